@@ -1,0 +1,73 @@
+//! The three kinds of time: media time (ticks of a track, plain `i64` beside a timescale), boot
+//! time (monotonic since the machine started, with the boot's identity) and wall time (with its
+//! quality). They never mix by accident.
+
+use std::time::Duration;
+
+/// Milliseconds since the machine booted, suspended time included. Comparable within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct BootTime(pub u64);
+
+impl BootTime {
+    /// Time passed since `earlier`; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: BootTime) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct UnixMillis(pub i64);
+
+/// Whether the wall clock can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClockQuality {
+    /// Not set since boot: good for nothing but show.
+    Untrusted,
+    /// Set by the network, an RTC or an operator.
+    Trusted,
+}
+
+/// A reading of the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WallTime {
+    /// The reading.
+    pub unix: UnixMillis,
+    /// How good it is.
+    pub quality: ClockQuality,
+}
+
+/// Boot and wall time read at the same instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instant {
+    /// Monotonic part.
+    pub boot: BootTime,
+    /// Calendar part.
+    pub wall: WallTime,
+}
+
+/// Converts `ticks` of `from` ticks a second to ticks of `to` a second, rounded half up, once.
+#[must_use]
+pub fn rescale(ticks: i64, from: u32, to: u32) -> i64 {
+    if from == to {
+        return ticks;
+    }
+    let (from, to) = (i128::from(from.max(1)), i128::from(to));
+    let scaled = (i128::from(ticks) * to * 2 + from).div_euclid(from * 2);
+    i64::try_from(scaled).unwrap_or(if scaled < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rescale_rounds_half_up_on_both_sides_of_zero() {
+        assert_eq!(rescale(1, 90_000, 1000), 0);
+        assert_eq!(rescale(45, 90_000, 1000), 1);
+        assert_eq!(rescale(-45, 90_000, 1000), 0);
+        assert_eq!(rescale(-46, 90_000, 1000), -1);
+        assert_eq!(rescale(1 << 40, 1000, 90_000), (1 << 40) * 90);
+    }
+}

@@ -1,0 +1,4 @@
+//! Streams in: the RTMP listener and the RTSP puller turn what arrives into tracks and samples
+//! and hand them to an [`intake::Intake`].
+
+pub mod intake;

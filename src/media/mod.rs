@@ -1,0 +1,5 @@
+//! Formats as bytes <-> types, without I/O: codec configuration, fragmented MP4, and the files
+//! that a clip is rendered to.
+
+pub mod clip;
+pub mod render;

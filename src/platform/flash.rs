@@ -1,0 +1,264 @@
+//! The flash seam: files of the ring and of delivery folders, and the few file system operations
+//! that durability stands on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate};
+use nix::sys::statvfs::statvfs;
+use nix::sys::uio::pwritev;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Must exist; reading only.
+    Read,
+    /// Must exist; reading and writing.
+    ReadWrite,
+    /// Must not exist; reading and writing.
+    CreateNew,
+    /// Made if missing, emptied if not; reading and writing.
+    Truncate,
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes that an ordinary user can still take.
+    pub free_bytes: u64,
+}
+
+/// One open file. All offsets and lengths are bytes.
+pub trait FlashFile: Send + Sync {
+    /// Fills `buf` from `offset`; an end of file before that is `UnexpectedEof`.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all the slices, one after the other, at `offset`.
+    fn write_all_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Makes the file's data durable (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Makes everything written to the file's whole file system durable (`syncfs`).
+    fn sync_file_system(&self) -> io::Result<()>;
+    /// Reserves the first `len` bytes on the device; the file is at least `len` long after it.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// The length.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no byte.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A lock on a file, held until dropped.
+pub trait FlashLock: Send + Sync {}
+
+/// The file system as far as edgerec uses it.
+pub trait Flash: Send + Sync {
+    /// Opens a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FlashFile>>;
+    /// Makes a directory and its parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Renames a file over another, in one step.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Names in a directory, in order.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Whether a path exists.
+    fn exists(&self, path: &Path) -> bool;
+    /// Room on the file system of a path.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Takes the exclusive lock on a file that must exist; `WouldBlock` if another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>>;
+}
+
+/// Replaces a small file whole: write new, sync, rename, sync the folder. After a power cut the
+/// old or the new content is there, never a mixture.
+///
+/// # Errors
+/// Whatever the file system says; the old content stays.
+pub fn replace_file(flash: &dyn Flash, path: &Path, content: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = parent.join(name);
+    let file = flash.open(&temporary, Open::Truncate)?;
+    file.write_all_at(&[IoSlice::new(content)], 0)?;
+    file.sync_data()?;
+    flash.rename(&temporary, path)?;
+    flash.sync_dir(parent)
+}
+
+/// The machine's file systems.
+#[derive(Debug, Default)]
+pub struct SystemFlash;
+
+impl Flash for SystemFlash {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FlashFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlag::O_CLOEXEC.bits());
+        match how {
+            Open::Read => &mut options,
+            Open::ReadWrite => options.write(true),
+            Open::CreateNew => options.write(true).create_new(true),
+            Open::Truncate => options.write(true).create(true).truncate(true),
+        };
+        Ok(Box::new(SystemFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names = fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = statvfs(path)?;
+        Ok(Space {
+            total_bytes: stat.blocks() * stat.fragment_size(),
+            free_bytes: stat.blocks_available() * stat.fragment_size(),
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Box::new(SystemLock(lock))),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+}
+
+struct SystemFile(File);
+
+impl FlashFile for SystemFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        write_all_vectored_at(slices, offset, |slices, offset| {
+            let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
+            pwritev(&self.0, slices, offset)
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_file_system(&self) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(&self.0)?)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;
+        Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+struct SystemLock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+impl FlashLock for SystemLock {}
+
+/// The kernel takes at most this many slices at a time (`UIO_MAXIOV`).
+const SLICES_PER_CALL_MAX: usize = 1024;
+
+/// Loops over short writes and over more slices than one call takes.
+fn write_all_vectored_at(
+    slices: &[IoSlice<'_>],
+    mut offset: u64,
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> nix::Result<usize>,
+) -> io::Result<()> {
+    let mut rest: Vec<IoSlice<'_>> =
+        slices.iter().filter(|slice| !slice.is_empty()).map(|s| IoSlice::new(s)).collect();
+    let mut rest = &mut rest[..];
+    while !rest.is_empty() {
+        let batch = &rest[..rest.len().min(SLICES_PER_CALL_MAX)];
+        match write(batch, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_writes_leave_no_hole() {
+        let mut out = Vec::new();
+        let slices = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defgh")];
+        write_all_vectored_at(&slices, 10, |slices, offset| {
+            assert_eq!(offset, 10 + out.len() as u64);
+            let all: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
+            let taken = all.len().min(2);
+            out.extend_from_slice(&all[..taken]);
+            Ok(taken)
+        })
+        .expect("written");
+        assert_eq!(out, b"abcdefgh");
+    }
+
+    #[test]
+    fn replaced_file_has_the_new_content_and_no_leftover() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("small");
+        for content in ["one", "two and more"] {
+            replace_file(&SystemFlash, &path, content.as_bytes()).expect("replaced");
+            assert_eq!(fs::read_to_string(&path).expect("read"), content);
+        }
+        assert_eq!(SystemFlash.list(dir.path()).expect("list"), [path]);
+    }
+
+    #[test]
+    fn a_second_lock_is_refused() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("lock");
+        fs::write(&path, "").expect("made");
+        let held = SystemFlash.lock(&path).expect("free");
+        let again = SystemFlash.lock(&path).map(|_| ()).expect_err("held");
+        assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        SystemFlash.lock(&path).expect("free again");
+    }
+}

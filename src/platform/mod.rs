@@ -1,0 +1,8 @@
+//! The only place that touches the operating system, behind seams that tests and the simulation
+//! replace: clock, flash, net. SQLite reaches its one file by its own means; everything else of
+//! ours goes through here.
+
+pub mod clock;
+pub mod flash;
+pub mod net;
+pub mod random;
