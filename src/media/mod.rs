@@ -2,4 +2,6 @@
 //! that a clip is rendered to.
 
 pub mod clip;
+pub mod codec;
+pub mod flv;
 pub mod render;
