@@ -63,7 +63,7 @@ impl TimelineGate {
 
     /// Takes a sample; `pass` gets what may go on, in order. A sample of an unknown track is
     /// dropped.
-    pub fn push(&mut self, sample: Sample, pass: &mut impl FnMut(Passed)) {
+    pub fn push(&mut self, sample: Sample, pass: &mut dyn FnMut(Passed)) {
         let Some(at) = self.tracks.iter().position(|track| track.id == sample.track) else {
             return;
         };
@@ -80,7 +80,7 @@ impl TimelineGate {
     }
 
     /// Lets go of what is held, at the end of the session or before the tracks change.
-    pub fn flush(&mut self, pass: &mut impl FnMut(Passed)) {
+    pub fn flush(&mut self, pass: &mut dyn FnMut(Passed)) {
         if self.held.is_empty() {
             return;
         }
@@ -113,7 +113,7 @@ impl TimelineGate {
         steps_out(last_ms) && !(in_step && now_ms > last_ms)
     }
 
-    fn hold(&mut self, sample: Sample, now_ms: i64, pass: &mut impl FnMut(Passed)) {
+    fn hold(&mut self, sample: Sample, now_ms: i64, pass: &mut dyn FnMut(Passed)) {
         self.held_bytes += sample.data.len();
         self.held.push_back(sample);
         let first_ms = self.tracks.iter().filter_map(|track| track.jumped_ms).min();

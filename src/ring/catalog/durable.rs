@@ -89,6 +89,26 @@ impl CatalogState {
         self.enter(events, true)
     }
 
+    /// Enters an interval of missing media into the gap ledger.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn enter_gap(
+        &mut self,
+        session: &SessionStart,
+        from: Instant,
+        media_ms: i64,
+        cause: &str,
+    ) -> Result<(), RingError> {
+        self.db
+            .transaction()
+            .and_then(|transaction| {
+                insert_gap(&transaction, session, from, media_ms, cause)?;
+                transaction.commit()
+            })
+            .map_err(RingError::catalog("entering a gap"))
+    }
+
     /// Finishes every file that still grows.
     pub(super) fn finish_open_files(&mut self) -> Result<(), RingError> {
         let keys: Vec<_> = self.open_files.keys().copied().collect();
@@ -144,19 +164,8 @@ impl Entry<'_> {
             DurableEvent::SlotFailed(place) => self.slot_done(place, SlotState::Failed),
             DurableEvent::SessionEnded(end) => self.session_ended(&end),
             DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
-                let stream = stream_id(self.transaction, &session.key)?;
-                self.transaction
-                    .prepare_cached(
-                        "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause)
-                         VALUES (?1, ?2, ?3, ?3 + ?4, ?4, 'the flash took no more')",
-                    )?
-                    .execute(params![
-                        stream,
-                        sql(session.id.0),
-                        first_arrival.wall.unix.0,
-                        media_ms
-                    ])?;
-                Ok(())
+                let cause = "the flash took no more";
+                insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
             }
         }
     }
@@ -534,6 +543,23 @@ fn insert_recording(
             sql(session.id.0),
             serde_json::to_string(&recording.content).expect("plain fields")
         ])?;
+    Ok(())
+}
+
+fn insert_gap(
+    transaction: &Transaction<'_>,
+    session: &SessionStart,
+    from: Instant,
+    media_ms: i64,
+    cause: &str,
+) -> rusqlite::Result<()> {
+    let stream = stream_id(transaction, &session.key)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause)
+             VALUES (?1, ?2, ?3, ?3 + ?4, ?4, ?5)",
+        )?
+        .execute(params![stream, sql(session.id.0), from.wall.unix.0, media_ms, cause])?;
     Ok(())
 }
 
