@@ -1,0 +1,3 @@
+//! FLV: tag bodies as RTMP carries them (and files as the renderer writes them).
+
+pub mod tag;
