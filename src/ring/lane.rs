@@ -65,6 +65,8 @@ pub struct StreamLane {
 pub struct WriterLane {
     consumer: FragmentConsumer,
     ending: Arc<Ending>,
+    /// Taken from the queue, but there was no slot for it yet.
+    stalled: Option<Box<Fragment>>,
 }
 
 impl Lanes {
@@ -83,7 +85,7 @@ impl Lanes {
             None => return None,
         };
         let ending = Arc::new(Ending::default());
-        table.opened.push(WriterLane { consumer, ending: ending.clone() });
+        table.opened.push(WriterLane { consumer, ending: ending.clone(), stalled: None });
         Some(StreamLane { producer: Some(producer), ending, lanes: self.clone() })
     }
 
@@ -132,25 +134,31 @@ impl StreamLane {
 }
 
 impl WriterLane {
-    /// Passes everything waiting to `take`; then, if the stream has ended, gives its end and puts
+    /// Passes everything waiting to `take`, until it gives one back because it cannot take it
+    /// yet; that one comes first the next time. When the stream has ended and all is taken, puts
     /// the queue back into the table.
+    ///
+    /// # Errors
+    /// Not a failure: the lane is over, and this is its end.
     pub fn drain(
-        self,
+        mut self,
         lanes: &Lanes,
-        mut take: impl FnMut(Box<Fragment>),
+        mut take: impl FnMut(Box<Fragment>) -> Option<Box<Fragment>>,
     ) -> Result<Self, SessionEnd> {
-        let WriterLane { mut consumer, ending } = self;
         // Read before draining: whatever was pushed before the end is then seen.
-        let ended = ending.ended.load(Ordering::Acquire);
-        while let Some(fragment) = consumer.dequeue() {
-            take(fragment);
+        let ended = self.ending.ended.load(Ordering::Acquire);
+        while let Some(fragment) = self.stalled.take().or_else(|| self.consumer.dequeue()) {
+            self.stalled = take(fragment);
+            if self.stalled.is_some() {
+                return Ok(self);
+            }
         }
         if !ended {
-            return Ok(WriterLane { consumer, ending });
+            return Ok(self);
         }
-        let end = ending.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let end = self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (end, producer) = end.expect("set before the flag");
-        lanes.table().free.push((producer, consumer));
+        lanes.table().free.push((producer, self.consumer));
         Err(end)
     }
 }

@@ -27,6 +27,9 @@ use crate::ring::layout::{
 };
 use crate::ring::slots::Slots;
 
+/// After the answer that no slot may be reused, this long is waited before asking again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// A slot whose new life is reserved, durably, in the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadySlot {
@@ -57,15 +60,23 @@ pub struct WriterDesk {
 struct DeskState {
     ready: VecDeque<ReadySlot>,
     asked: bool,
+    /// The last answer: no slot may be reused.
+    refused: bool,
     stop: bool,
 }
 
 impl WriterDesk {
-    /// Slots that the catalog reserved, after it was asked to.
-    pub fn supply(&self, slots: impl IntoIterator<Item = ReadySlot>) {
+    /// Slots that were reserved before the thread began.
+    pub fn supply(&self, slots: Vec<ReadySlot>) {
+        self.state().ready.extend(slots);
+    }
+
+    /// The catalog's answer to the thread's asking; none means that no slot may be reused.
+    fn answer(&self, slots: Vec<ReadySlot>) {
         let mut state = self.state();
-        state.ready.extend(slots);
+        state.refused = slots.is_empty();
         state.asked = false;
+        state.ready.extend(slots);
     }
 
     /// Asks the thread to write what it has, sync, and end.
@@ -104,11 +115,14 @@ pub struct Writer {
     opened: Vec<WriterLane>,
     open: BTreeMap<StreamKey, OpenSlot>,
     held: Vec<Held>,
+    /// To be written again after a failed sync, once there are slots.
+    homeless: Vec<Box<Fragment>>,
     /// Happened since the last good sync; told to the catalog after the next.
     events: Vec<DurableEvent>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
     last_sync: StdInstant,
+    last_asked: StdInstant,
     dropped_fragments: u64,
 }
 
@@ -147,9 +161,11 @@ impl Writer {
             opened: Vec::new(),
             open,
             held: Vec::new(),
+            homeless: Vec::new(),
             events: Vec::new(),
             dirty: false,
             last_sync: StdInstant::now(),
+            last_asked: StdInstant::now(),
             dropped_fragments: 0,
         })
     }
@@ -159,8 +175,9 @@ impl Writer {
         self.lanes.set_writer(std::thread::current());
         loop {
             let stop = self.desk.state().stop;
-            self.drain_lanes();
+            self.opened.extend(self.lanes.take_opened());
             self.ask_for_slots();
+            self.drain_lanes();
             let due = self.last_sync.elapsed() >= self.sync_interval;
             if (due || stop) && (self.dirty || !self.events.is_empty()) {
                 self.sync();
@@ -179,7 +196,10 @@ impl Writer {
     }
 
     fn drain_lanes(&mut self) {
-        self.opened.extend(self.lanes.take_opened());
+        for fragment in std::mem::take(&mut self.homeless) {
+            let still = self.place(fragment);
+            self.homeless.extend(still);
+        }
         let lanes = self.lanes.clone();
         for lane in std::mem::take(&mut self.opened) {
             match lane.drain(&lanes, |fragment| self.place(fragment)) {
@@ -201,8 +221,10 @@ impl Writer {
         let most = (self.slots.identity.slots as usize / 4).max(1);
         let wanted = self.opened.len().clamp(1, most);
         let mut state = self.desk.state();
-        if state.ready.len() < wanted && !state.asked {
+        let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
+        if state.ready.len() < wanted && !state.asked && again {
             state.asked = true;
+            self.last_asked = StdInstant::now();
             let count = wanted - state.ready.len();
             drop(state);
             let (desk, lanes) = (self.desk.clone(), self.lanes.clone());
@@ -211,17 +233,22 @@ impl Writer {
                     error!(%error, "no slot could be reserved");
                     Vec::new()
                 });
-                desk.supply(slots);
+                desk.answer(slots);
                 lanes.wake();
             });
         }
     }
 
     /// Writes a fragment into its stream's slot, into a new one if it does not fit or fails.
-    fn place(&mut self, fragment: Box<Fragment>) {
+    /// Gives it back if there is no slot yet; drops it if there will be none.
+    fn place(&mut self, fragment: Box<Fragment>) -> Option<Box<Fragment>> {
         let key = fragment.segment.session.key.clone();
         for _ in 0..2 {
             if !self.has_room(&key, &fragment) && !self.begin_slot(&key) {
+                let refused = self.desk.state().refused;
+                if !refused {
+                    return Some(fragment);
+                }
                 break;
             }
             let Some(open) = self.open.get_mut(&key) else { break };
@@ -230,7 +257,7 @@ impl Writer {
                     self.dirty = true;
                     open.live = true;
                     self.held.push(Held { fragment, durable });
-                    return;
+                    return None;
                 }
                 Err(error) => {
                     error!(%error, slot = %open.place.slot, "writing a fragment failed");
@@ -239,12 +266,15 @@ impl Writer {
             }
         }
         self.dropped_fragments += 1;
-        warn!(stream = %key, "no slot to write to, a fragment is lost");
+        if self.dropped_fragments.is_power_of_two() {
+            warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
+        }
         self.events.push(DurableEvent::FragmentLost {
             session: fragment.segment.session.clone(),
             first_arrival: fragment.first_arrival,
             media_ms: fragment.media_end_ms - fragment.media_start_ms,
         });
+        None
     }
 
     fn has_room(&self, key: &StreamKey, fragment: &Fragment) -> bool {
@@ -363,7 +393,9 @@ impl Writer {
             self.fail_slot(key);
         }
         for held in std::mem::take(&mut self.held) {
-            self.place(held.fragment);
+            if let Some(fragment) = self.place(held.fragment) {
+                self.homeless.push(fragment);
+            }
         }
     }
 }
