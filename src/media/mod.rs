@@ -2,4 +2,7 @@
 //! that a clip is rendered to.
 
 pub mod clip;
+pub mod codec;
+pub mod flv;
+pub mod fmp4;
 pub mod render;

@@ -4,6 +4,14 @@
 //! a reboot. It holds at most [`RENDERING_BYTES_MAX`](crate::domain::limits::RENDERING_BYTES_MAX)
 //! of memory, also for twelve hours.
 
+pub mod aac;
+pub mod flv;
+pub mod index;
+pub mod merge;
+pub mod payload;
+pub mod program;
+pub mod stream;
+
 use crate::media::clip::ClipError;
 
 /// One object of a file. FLV, MP4 and AAC have a single one with an empty name; HLS has the
