@@ -55,9 +55,10 @@ const FUNCTION_LINES_MAX: usize = 100;
 const EMPTY_NAMES: [&str; 8] =
     ["util", "utils", "common", "helper", "helpers", "manager", "types", "misc"];
 /// What lies at the top; a new entry is a decision.
-const TOP_LEVEL: [&str; 17] = [
+const TOP_LEVEL: [&str; 18] = [
     ".cargo",
     ".ci",
+    ".config",
     ".git",
     ".gitignore",
     ".rustfmt.toml",
