@@ -386,6 +386,15 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_steps_back_shortens_nothing() {
+        let mut recording = all(60, 3600);
+        recording.step(&Boundary { first: true, ..key(0) });
+        recording.step(&delta(50_000));
+        recording.step(&delta(49_970));
+        assert_eq!(recording.open_ms(Flv), Some(50_000));
+    }
+
+    #[test]
     fn plan_of_a_template() {
         let text = br#"{"revision": 1, "templates": [{"TemplateName": "t",
             "AacParam": {"Enable": 1, "RecordInterval": 90}, "HlsParam": {"Enable": 1}}]}"#;
