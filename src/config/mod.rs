@@ -5,6 +5,7 @@
 mod control;
 mod quantity;
 mod ring;
+mod rules_file;
 mod section;
 mod upload;
 
@@ -22,6 +23,7 @@ pub use control::{
 };
 pub use quantity::{BitRate, DayWindow, parse_bit_rate, parse_duration, parse_size};
 pub use ring::RingConfig;
+pub use rules_file::RulesDocument;
 use section::{Reading, Section};
 pub use upload::{CallbackConfig, S3Config, Target, TencentVodConfig, UploadConfig};
 
@@ -91,7 +93,7 @@ impl Config {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_from(flash: &dyn Flash, path: &Path) -> Result<Config, ConfigFaults> {
-        let parsed = read_text(flash, path)
+        let parsed = read_text(flash, path, CONFIG_BYTES_MAX)
             .map_err(|error| {
                 let mut faults = Faults::new();
                 faults.add("", format!("the file cannot be read: {error}"));
@@ -159,12 +161,12 @@ impl BoxConfig {
     }
 }
 
-/// The text of the file, if it is not too long.
-fn read_text(flash: &dyn Flash, path: &Path) -> io::Result<String> {
+/// The text of a file of at most `bytes_max` bytes.
+fn read_text(flash: &dyn Flash, path: &Path, bytes_max: u64) -> io::Result<String> {
     let file = flash.open(path, Open::Read)?;
     let len = file.len()?;
-    if len > CONFIG_BYTES_MAX {
-        return Err(io::Error::other(format!("it has {len} bytes, {CONFIG_BYTES_MAX} at most")));
+    if len > bytes_max {
+        return Err(io::Error::other(format!("it has {len} bytes, {bytes_max} at most")));
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;

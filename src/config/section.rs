@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::read_text;
 use crate::domain::faults::{Fault, Faults, quoted};
 use crate::domain::secret::Secret;
-use crate::platform::flash::{Flash, Open};
+use crate::platform::flash::Flash;
 
 /// Longest file that holds a secret, in bytes.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -56,20 +57,8 @@ impl<'a> Reading<'a> {
 
     /// The content of a file that holds a secret, without the line end.
     fn read_secret(&self, path: &Path) -> Result<Secret, String> {
-        let failed = |why: String| format!("{} cannot be read: {why}", quoted(&show(path)));
-        let read = || -> std::io::Result<Vec<u8>> {
-            let file = self.flash.open(path, Open::Read)?;
-            let len = file.len()?;
-            if len > SECRET_BYTES_MAX {
-                let what = format!("it has {len} bytes, {SECRET_BYTES_MAX} are allowed");
-                return Err(std::io::Error::other(what));
-            }
-            let mut bytes = vec![0; usize::try_from(len).map_err(std::io::Error::other)?];
-            file.read_exact_at(&mut bytes, 0)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|error| failed(error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
+        let text = read_text(self.flash, path, SECRET_BYTES_MAX)
+            .map_err(|error| format!("{} cannot be read: {error}", quoted(&show(path))))?;
         Ok(Secret::new(text.trim_end_matches(['\n', '\r'])))
     }
 }

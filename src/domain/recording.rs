@@ -172,11 +172,14 @@ impl Recording {
         &self.plan
     }
 
-    /// Formats that have an open clip.
+    /// Formats whose open clip the sample after the last boundary belongs to: none while the
+    /// recording waits for a key frame, also if an HLS clip of the session before is still open.
     #[must_use]
     pub fn open_formats(&self) -> FormatSet {
-        let is_open = |format: &FileFormat| self.open[*format as usize].is_some();
-        FileFormat::ALL.into_iter().filter(is_open).collect()
+        if self.phase != Phase::Running {
+            return FormatSet::EMPTY;
+        }
+        FileFormat::ALL.into_iter().filter(|format| self.is_open(*format)).collect()
     }
 
     /// Media in the open clip of `format` up to the last boundary, in milliseconds; to be stored
@@ -227,12 +230,11 @@ impl Recording {
             return (FormatSet::EMPTY, false);
         }
         self.phase = Phase::Running;
-        let open = self.open_formats();
         let begins = self
             .plan
             .formats()
             .iter()
-            .filter(|format| !open.contains(*format) || self.is_due(*format, now_ms))
+            .filter(|format| !self.is_open(*format) || self.is_due(*format, now_ms))
             .collect();
         (begins, !key)
     }
@@ -250,6 +252,10 @@ impl Recording {
             }
         }
         (begins, without_key)
+    }
+
+    fn is_open(&self, format: FileFormat) -> bool {
+        self.open[format as usize].is_some()
     }
 
     /// Whether the open clip of `format` has its whole length.
@@ -339,8 +345,10 @@ mod tests {
         recording.step(&delta(50_000));
         let again = recording.step(&Boundary { first: true, ..delta(9_000_000) });
         assert!(!again.recorded);
+        assert!(recording.open_formats().is_empty(), "the wait is in no clip");
         let start = recording.step(&key(9_001_000));
         assert_eq!(formats(start.begins), [Flv, Mp4, Aac]);
+        assert_eq!(formats(recording.open_formats()), FileFormat::ALL);
         assert_eq!(recording.open_ms(Hls), Some(50_000));
         assert!(!recording.step(&key(9_050_999)).begins.contains(Hls));
         assert_eq!(formats(recording.step(&key(9_051_000)).begins), [Hls]);
@@ -375,6 +383,15 @@ mod tests {
         let cut = recording.step(&delta(660_000));
         assert_eq!(formats(cut.begins), [Flv, Mp4, Aac]);
         assert!(cut.without_key);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_shortens_nothing() {
+        let mut recording = all(60, 3600);
+        recording.step(&Boundary { first: true, ..key(0) });
+        recording.step(&delta(50_000));
+        recording.step(&delta(49_970));
+        assert_eq!(recording.open_ms(Flv), Some(50_000));
     }
 
     #[test]

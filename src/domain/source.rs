@@ -74,3 +74,38 @@ fn read_key(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<StreamKey> {
     let [(_, domain), (_, app), (_, stream)] = parts;
     StreamKey::new(domain?, app?, stream?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::document::Json;
+
+    fn read(text: &str) -> Result<Source, String> {
+        let json = Json::parse(text.as_bytes(), 1 << 20).expect("JSON");
+        let mut faults = Faults::new();
+        let fields = Fields::open(&json, "", &mut faults).expect("object");
+        let source = Source::read(fields, &mut faults);
+        let source = faults.into_result(source).map_err(|faults| faults.to_string())?;
+        Ok(source.expect("no fault, so a source"))
+    }
+
+    #[test]
+    fn defaults_and_what_must_be_given() {
+        let source = read(
+            r#"{"DomainName": "Cams", "AppName": "live", "StreamName": "gate",
+            "Url": "rtsp://u:canary@10.0.0.8/main"}"#,
+        )
+        .expect("valid");
+        assert_eq!(source.key.to_string(), "cams/live/gate");
+        assert_eq!((source.transport, source.on_full), (Transport::Tcp, None));
+        assert!(!format!("{source:?}").contains("canary"));
+        let faults = read(r#"{"AppName": "", "StreamName": "s", "OnFull": "no"}"#);
+        assert_eq!(
+            faults.expect_err("faulty"),
+            "DomainName: is missing\n\
+             AppName: is empty; a source is one stream\n\
+             Url: is missing\n\
+             OnFull: `no` is neither `overwrite_oldest` nor `keep_undelivered`"
+        );
+    }
+}
