@@ -123,7 +123,13 @@ fn cut_and_recover(log: &PowerLog, count: usize, chance: &mut Chance) -> Vec<i64
 /// encoder sent.
 fn kept_ms(edge: &EdgeBox, stream: usize, sent: &[Packet]) -> i64 {
     let name = name(stream);
-    let path = edge.export_all(&edge.stream_key(&name), "flv", &format!("{name}.flv"));
+    let path = match edge.export_all(&edge.stream_key(&name), "flv", &format!("{name}.flv")) {
+        Ok(path) => path,
+        Err(why) => {
+            println!("{name}: nothing kept: {why}");
+            return 0;
+        }
+    };
     let kept = packets(&path);
     for kind in [Kind::Video, Kind::Audio] {
         let of = |packets: &[Packet]| -> Vec<(Option<i64>, Option<i64>, String)> {

@@ -30,11 +30,12 @@ pub struct BoxPlan {
 }
 
 impl Default for BoxPlan {
-    /// A ring of 256 MiB in a scratch directory; every stream of the app `live` recorded as FLV.
+    /// The binary of this build (or the one in `EDGEREC_BINARY`, such as a static build), a ring of
+    /// 256 MiB in a scratch directory, every stream of the app `live` recorded as FLV.
     fn default() -> BoxPlan {
         let settings = [("capacity", "\"256MiB\""), ("slot", "\"4MiB\"")];
         BoxPlan {
-            binary: PathBuf::from(env!("CARGO_BIN_EXE_edgerec")),
+            binary: binary(),
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             sections: String::new(),
@@ -113,6 +114,12 @@ impl BoxPlan {
         edge.write_config();
         edge
     }
+}
+
+/// The binary under test: the one of this build unless `EDGEREC_BINARY` names another.
+pub fn binary() -> PathBuf {
+    std::env::var_os("EDGEREC_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_edgerec")), PathBuf::from)
 }
 
 /// A rule set that records every stream of the app `live` in these formats (`Flv`, `Hls`, `Mp4`,
@@ -282,13 +289,20 @@ impl EdgeBox {
     }
 
     /// Exports everything the ring has of a stream.
-    #[track_caller]
-    pub fn export_all(&self, key: &str, format: &str, name: &str) -> PathBuf {
+    ///
+    /// # Errors
+    /// The box has nothing of it, or cannot; its words.
+    pub fn export_all(&self, key: &str, format: &str, name: &str) -> Result<PathBuf, String> {
         let path = self.dir.path().join(name);
         let to = path.to_string_lossy();
         let ever = ["--from", "2000-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"];
-        self.cli_ok(&[&["export", key], &ever[..], &["--format", format, "-o", &to]].concat());
-        path
+        let output =
+            self.cli(&[&["export", key], &ever[..], &["--format", format, "-o", &to]].concat());
+        if output.status.success() {
+            Ok(path)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
