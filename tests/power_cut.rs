@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use support::chance::Chance;
 use support::edge_box::{BoxPlan, EdgeBox};
 use support::media::Clip;
-use support::packets::{Kind, Packet, packets, try_packets};
+use support::packets::{Packet, assert_stretch_of, packets, try_packets, video_end_ms};
 use support::power_rig::{Cut, PowerLog, PowerRig};
 use support::push::{Pace, Pusher, push_file};
 use support::scratch;
@@ -31,6 +31,9 @@ const READY_MS_MAX: u128 = 3_000;
 /// The clip of each stream: longer than the run, so that no packet comes twice.
 const CLIP: Clip =
     Clip { seconds: 60, fps: 25, gop: 50, b_frames: 2, video_kbps: 2_000, audio: true };
+
+/// Length of a picture of the clip, in milliseconds.
+const FRAME_MS: i64 = 40;
 
 #[test]
 #[ignore = "needs the recorder, which is not there yet"]
@@ -131,19 +134,8 @@ fn kept_ms(edge: &EdgeBox, stream: usize, sent: &[Packet]) -> i64 {
         }
     };
     let kept = packets(&path);
-    for kind in [Kind::Video, Kind::Audio] {
-        let of = |packets: &[Packet]| -> Vec<(Option<i64>, Option<i64>, String)> {
-            let of_kind = packets.iter().filter(|packet| packet.kind == kind);
-            of_kind.map(|packet| (packet.dts, packet.pts, packet.hash.clone())).collect()
-        };
-        let (kept, sent) = (of(&kept), of(sent));
-        let first = sent.iter().position(|packet| Some(packet) == kept.first());
-        let first = first.unwrap_or_else(|| panic!("{name}: no first {kind:?} packet as sent"));
-        assert!(sent[first..].starts_with(&kept), "{name}: {kind:?} packets differ from the sent");
-    }
-    // Up to the end of the last kept picture.
-    let last = kept.iter().rfind(|packet| packet.kind == Kind::Video);
-    last.and_then(Packet::dts_ms).expect("a kept stream has pictures") + 40
+    assert_stretch_of(&kept, sent, &name);
+    video_end_ms(&kept, FRAME_MS)
 }
 
 /// Every file that the box lists opens without a complaint.

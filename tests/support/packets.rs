@@ -99,6 +99,37 @@ pub fn of_kind(packets: &[Packet], kind: Kind) -> Vec<Packet> {
     packets.iter().filter(|packet| packet.kind == kind).cloned().collect()
 }
 
+/// Fails the test unless pictures and sound of `kept` are, packet for packet and with the same
+/// times, one stretch of what was `sent`. Both in the same time base, as FLV to FLV.
+#[track_caller]
+pub fn assert_stretch_of(kept: &[Packet], sent: &[Packet], name: &str) {
+    for kind in [Kind::Video, Kind::Audio] {
+        let of = |packets: &[Packet]| -> Vec<(Option<i64>, Option<i64>, String)> {
+            let of_kind = packets.iter().filter(|packet| packet.kind == kind);
+            of_kind.map(|packet| (packet.dts, packet.pts, packet.hash.clone())).collect()
+        };
+        let (kept, sent) = (of(kept), of(sent));
+        let first = sent.iter().position(|packet| Some(packet) == kept.first());
+        let first = first.unwrap_or_else(|| panic!("{name}: no first {kind:?} packet as sent"));
+        if let Some(at) = kept.iter().zip(&sent[first..]).position(|(kept, sent)| kept != sent) {
+            panic!(
+                "{name}: {kind:?} packet {at} of {} is {:?}, sent was {:?}",
+                kept.len(),
+                kept[at],
+                sent[first + at]
+            );
+        }
+        assert!(kept.len() <= sent.len() - first, "{name}: more {kind:?} packets than sent");
+    }
+}
+
+/// Where the pictures end, in milliseconds: the last one with the length of a frame.
+#[track_caller]
+pub fn video_end_ms(packets: &[Packet], frame_ms: i64) -> i64 {
+    let last = packets.iter().rfind(|packet| packet.kind == Kind::Video);
+    last.and_then(Packet::dts_ms).expect("there are pictures with times") + frame_ms
+}
+
 fn probe(path: &Path, what: &[&str]) -> Result<Value, String> {
     let mut command = Command::new(tool("ffprobe"));
     command.args(["-v", "error", "-show_data_hash", "sha256", "-of", "json"]).args(what).arg(path);
