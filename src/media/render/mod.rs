@@ -6,11 +6,13 @@
 
 pub mod aac;
 pub mod flv;
+pub mod hls;
 pub mod index;
 pub mod merge;
 pub mod payload;
 pub mod program;
 pub mod stream;
+pub mod ts;
 
 use crate::media::clip::ClipError;
 
