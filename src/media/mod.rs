@@ -5,4 +5,6 @@ pub mod clip;
 pub mod codec;
 pub mod flv;
 pub mod fmp4;
+pub mod hls;
 pub mod render;
+pub mod ts;

@@ -25,6 +25,8 @@ pub struct Moof {
     pub sequence: u32,
     /// One per track with samples, in the order of their payloads in `mdat`.
     pub runs: Vec<Run>,
+    /// Bytes of the box itself.
+    pub box_len: u64,
 }
 
 /// The samples of one track in a fragment.
@@ -74,10 +76,12 @@ impl Moof {
 /// # Errors
 /// The bytes are not such a box, or describe more than a fragment may have.
 pub fn parse_moof(bytes: &[u8]) -> Result<Moof, Fmp4Error> {
-    let body = match Reader::new(bytes, "moof").next_box()? {
+    let mut outer = Reader::new(bytes, "moof");
+    let body = match outer.next_box()? {
         Some((kind, body)) if &kind == b"moof" => body,
         _ => return Err(Fmp4Error::Missing("moof")),
     };
+    let box_len = (bytes.len() - outer.remaining()) as u64;
     let mut boxes = Reader::new(body, "moof");
     let mut sequence = None;
     let mut runs: Vec<Run> = Vec::new();
@@ -101,7 +105,7 @@ pub fn parse_moof(bytes: &[u8]) -> Result<Moof, Fmp4Error> {
         }
     }
     let sequence = sequence.ok_or(Fmp4Error::Missing("mfhd"))?;
-    let moof = Moof { sequence, runs };
+    let moof = Moof { sequence, runs, box_len };
     // Offsets into the payload are 32 bits everywhere else.
     if u32::try_from(moof.payload_len()).is_err() {
         return Err(Fmp4Error::Invalid("trun"));

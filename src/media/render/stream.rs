@@ -127,13 +127,15 @@ pub struct FragmentSource {
     pub nal: NalPlace,
 }
 
-/// The place of a NAL unit's length field in a sample.
+/// The first length field of a NAL unit in a sample that ends behind `seen`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NalPlace {
     /// Fragment and offset of the sample in its payload.
     pub sample: (u32, u64),
     /// Offset of the length field in the sample.
     pub at: u64,
+    /// Length fields that end at or before this offset have been passed.
+    pub seen: u64,
 }
 
 impl FragmentSource {
