@@ -286,13 +286,13 @@ fn a_stream_without_a_rule_leaves_nothing_in_the_ring_and_keep_all_keeps_it() {
     let (ring, threads) = open(dir.path());
     assert!(matches!(begin(&recorder(&ring, false), "other", 1), Session::Unrecorded(_)));
     let mut session = recorded(begin(&recorder(&ring, true), "other", 2));
-    feed(&mut session, 3, 200, 1_000);
-    session.end("finished", at(8_000));
+    feed(&mut session, 3, 150, 1_000);
+    session.end("finished", at(6_000));
     let key = StreamKey::new("d", "live", "other").expect("valid");
     let deadline = StdInstant::now() + Duration::from_secs(20);
     let clip = loop {
         match ring.open_range_clip(&key, 0, i64::MAX) {
-            Ok(clip) if samples_of(&clip).last() == Some(&199) => break clip,
+            Ok(clip) if samples_of(&clip).last() == Some(&149) => break clip,
             _ => assert!(StdInstant::now() < deadline, "the stream is not in the ring"),
         }
     };

@@ -138,10 +138,14 @@ impl RecordedSession {
         };
         self.change = Boundary::default();
         let (wanted, begins) = self.ask_recordings(&boundary);
+        let begin_here = !begins.is_empty();
         let anew = boundary.new_params || boundary.new_timeline || self.fragmenter.is_none();
         let due = self.fragmenter.as_ref().is_some_and(|open| open.is_due(&sample, key, now.boot));
-        if anew || begins || due || !wanted {
+        if anew || begin_here || due || !wanted {
             self.cut();
+        }
+        for (id, formats) in begins {
+            owe(&mut self.owed, id, formats);
         }
         if !wanted {
             if anew {
@@ -161,11 +165,11 @@ impl RecordedSession {
         fragmenter.add(sample, &track, now, position.media_ms, end_ms, || recordings);
     }
 
-    /// Whether the sample after the boundary is kept, and whether a file begins with it.
-    fn ask_recordings(&mut self, boundary: &Boundary) -> (bool, bool) {
+    /// Whether the sample after the boundary is kept, and which files begin with it.
+    fn ask_recordings(&mut self, boundary: &Boundary) -> (bool, Vec<(RecordingId, FormatSet)>) {
         let parts = self.parts.as_mut().expect("only `finish` takes the parts");
         let mut wanted = parts.settings.keep_all;
-        let mut begins = false;
+        let mut begins = Vec::new();
         for recording in &mut parts.recordings {
             let step = recording.step(boundary);
             wanted |= step.recorded;
@@ -173,8 +177,7 @@ impl RecordedSession {
                 warn!("no key frame came for too long, the file begins without one");
             }
             if !step.begins.is_empty() {
-                begins = true;
-                owe(&mut self.owed, recording.plan().id, step.begins);
+                begins.push((recording.plan().id, step.begins));
             }
         }
         (wanted, begins)

@@ -177,7 +177,7 @@ impl CatalogState {
     pub(super) fn stream_of(&self, session: SessionId) -> rusqlite::Result<Option<StreamKey>> {
         self.db
             .prepare_cached(
-                "SELECT domain, app, stream FROM stream
+                "SELECT stream.domain, stream.app, stream.stream FROM stream
                  JOIN session ON session.stream = stream.id WHERE session.id = ?1",
             )?
             .query_row([sql(session.0)], |row| stream_key(row, 0))
