@@ -9,3 +9,4 @@ pub mod sample;
 pub mod stream_key;
 pub mod time;
 pub mod timeline;
+pub mod upload_order;
