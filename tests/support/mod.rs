@@ -1,0 +1,4 @@
+//! What several tests share.
+
+pub mod memory_shelf;
+pub mod s3_server;
