@@ -10,8 +10,8 @@ use crate::domain::limits::PAGE_BYTES;
 
 /// Smallest slot, in bytes.
 const SLOT_BYTES_MIN: u64 = 1 << 20;
-/// Largest slot, in bytes.
-const SLOT_BYTES_MAX: u64 = 1 << 30;
+/// Largest slot, in bytes: a fragment is found by its page number in 16 bits.
+const SLOT_BYTES_MAX: u64 = 256 << 20;
 /// Fewest slots of a ring.
 const SLOTS_MIN: u64 = 8;
 /// Most slots of a ring: their names have six digits.
@@ -57,7 +57,7 @@ impl RingConfig {
             .parsed("slot", reading, |text| {
                 let bytes = parse_size(text)?;
                 if !(SLOT_BYTES_MIN..=SLOT_BYTES_MAX).contains(&bytes) {
-                    return Err("is outside 1MiB..=1GiB".to_owned());
+                    return Err("is outside 1MiB..=256MiB".to_owned());
                 }
                 if !bytes.is_multiple_of(PAGE_BYTES) {
                     return Err(format!("is not a multiple of {PAGE_BYTES} bytes"));

@@ -20,3 +20,4 @@ pub mod stream_key;
 pub mod template;
 pub mod time;
 pub mod timeline;
+pub mod upload_order;

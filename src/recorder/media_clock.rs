@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_new_timeline_follows_on() {
         let mut clock = MediaClock::default();
-        let mut at = |clock: &mut MediaClock, dts: i64| {
+        let at = |clock: &mut MediaClock, dts: i64| {
             let (track, data) = (TrackId(2), Bytes::new());
             clock.advance(&Sample { track, dts, pts: dts, key: true, data }, &audio()).media_ms
         };

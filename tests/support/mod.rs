@@ -11,10 +11,12 @@ pub mod block_log;
 pub mod chance;
 pub mod edge_box;
 pub mod media;
+pub mod memory_shelf;
 pub mod packets;
 pub mod power_rig;
 pub mod process;
 pub mod push;
+pub mod s3_server;
 pub mod wait;
 
 use std::path::{Path, PathBuf};
