@@ -429,6 +429,9 @@ mod tests {
             })
     }
 
+    /// A chunk, and the message that it completes.
+    type Turn = (Vec<u8>, Option<Message>);
+
     /// What is known of a chunk stream at the sender.
     struct Sender {
         time_ms: u32,
@@ -510,7 +513,7 @@ mod tests {
             piece in 1..600usize,
         ) {
             // Queues of chunks by chunk stream; what ends a message carries it.
-            let mut lanes: Vec<(u32, Option<Sender>, Vec<(Vec<u8>, Option<Message>)>)> = Vec::new();
+            let mut lanes: Vec<(u32, Option<Sender>, Vec<Turn>)> = Vec::new();
             for (number, plan) in plans.iter().enumerate() {
                 let place = lanes.iter().position(|lane| lane.0 == plan.chunk_stream);
                 let place = place.unwrap_or_else(|| {
