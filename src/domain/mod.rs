@@ -2,9 +2,11 @@
 //! randomness come in as arguments.
 
 pub mod backoff;
+pub mod decode_order;
 pub mod files;
 pub mod ids;
 pub mod limits;
+pub mod origin;
 pub mod sample;
 pub mod stream_key;
 pub mod time;
