@@ -15,7 +15,7 @@ pub struct SenderReport {
     pub rtp: i64,
 }
 
-/// What is known of a track's clock.
+/// What is known of the clock of a track that has samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrackClock {
     /// Ticks a second; never 0.
@@ -24,8 +24,8 @@ pub struct TrackClock {
     pub zero: i64,
     /// The first sender report; `None` if none came or it has no NTP time.
     pub report: Option<SenderReport>,
-    /// Decoding time of the earliest sample in RTP time; `None` if no sample came.
-    pub first: Option<i64>,
+    /// Decoding time of a sample in RTP time: the earliest.
+    pub sample: i64,
 }
 
 /// What the alignment rests on.
@@ -47,36 +47,25 @@ pub struct Alignment {
     pub origins: Vec<i64>,
 }
 
-/// Sender reports that put first samples further apart than this are not believed, in seconds.
+/// Sender reports that put samples further apart than this are not believed, in seconds.
 const PLAUSIBLE_SECONDS: i128 = 10;
 
-/// Puts tracks on a common axis. If a track has no sample yet, the origin lies `headroom_ms`
-/// before the earliest sample, so that samples of that track may still come from before it.
+/// Puts tracks on a common axis whose origin lies `headroom_ms` before the earliest sample, for
+/// samples of other tracks that are still to come.
 #[must_use]
 pub fn align(tracks: &[TrackClock], headroom_ms: u32) -> Alignment {
-    let headroom = if tracks.iter().any(|track| track.first.is_none()) { headroom_ms } else { 0 };
-    if let Some(reports) = reports_of(tracks) {
-        let base = reports.first().map_or(0, |report| report.ntp);
-        let anchors: Vec<Anchor> = tracks
-            .iter()
-            .zip(&reports)
-            .map(|(track, report)| Anchor {
-                timescale: track.timescale,
-                rtp: report.rtp,
-                // Difference of wrapping clocks.
-                fixed: i128::from(report.ntp.wrapping_sub(base) as i64),
-            })
-            .collect();
-        if is_plausible(tracks, &anchors) {
-            let origins = origins(tracks, &anchors, headroom);
-            return Alignment { basis: Basis::SenderReports, origins };
-        }
-    }
-    let anchors: Vec<Anchor> = tracks
-        .iter()
-        .map(|track| Anchor { timescale: track.timescale, rtp: track.zero, fixed: 0 })
-        .collect();
-    Alignment { basis: Basis::SessionZero, origins: origins(tracks, &anchors, headroom) }
+    let (basis, anchors) = anchors(tracks);
+    let earliest = samples(tracks, &anchors).min().unwrap_or(0);
+    let origin = earliest - (i128::from(headroom_ms) << 32) / 1_000;
+    Alignment { basis, origins: anchors.iter().map(|anchor| anchor.rtp_of(origin)).collect() }
+}
+
+/// The origin of a late track on the axis on which `reference` has `reference_origin`. The sample
+/// of the reference is its latest here.
+#[must_use]
+pub fn join(reference: &TrackClock, reference_origin: i64, late: &TrackClock) -> i64 {
+    let (_, anchors) = anchors(&[*reference, *late]);
+    anchors[1].rtp_of(anchors[0].fixed_of(reference_origin))
 }
 
 /// An instant known in a track's RTP time and on the common axis (32.32 fixed point seconds).
@@ -102,34 +91,36 @@ impl Anchor {
     }
 }
 
-/// The reports, if every track of several has one.
-fn reports_of(tracks: &[TrackClock]) -> Option<Vec<SenderReport>> {
-    if tracks.len() < 2 {
-        return None;
+/// One anchor per track: its sender report if all have one and they are plausible, else the zero.
+fn anchors(tracks: &[TrackClock]) -> (Basis, Vec<Anchor>) {
+    let reports: Option<Vec<SenderReport>> = tracks.iter().map(|track| track.report).collect();
+    if let Some(reports) = reports.filter(|_| tracks.len() > 1) {
+        let base = reports[0].ntp;
+        let anchor = |(track, report): (&TrackClock, &SenderReport)| Anchor {
+            timescale: track.timescale,
+            rtp: report.rtp,
+            // Difference of wrapping clocks.
+            fixed: i128::from(report.ntp.wrapping_sub(base) as i64),
+        };
+        let anchors: Vec<Anchor> = tracks.iter().zip(&reports).map(anchor).collect();
+        if are_plausible(tracks, &anchors) {
+            return (Basis::SenderReports, anchors);
+        }
     }
-    tracks.iter().map(|track| track.report).collect()
+    let anchor =
+        |track: &TrackClock| Anchor { timescale: track.timescale, rtp: track.zero, fixed: 0 };
+    (Basis::SessionZero, tracks.iter().map(anchor).collect())
 }
 
-fn is_plausible(tracks: &[TrackClock], anchors: &[Anchor]) -> bool {
-    let firsts: Vec<i128> = firsts(tracks, anchors).collect();
-    match (firsts.iter().min(), firsts.iter().max()) {
-        (Some(low), Some(high)) => high - low <= PLAUSIBLE_SECONDS << 32,
-        _ => true,
-    }
+fn are_plausible(tracks: &[TrackClock], anchors: &[Anchor]) -> bool {
+    let low = samples(tracks, anchors).min().unwrap_or(0);
+    let high = samples(tracks, anchors).max().unwrap_or(0);
+    high - low <= PLAUSIBLE_SECONDS << 32
 }
 
-/// First samples on the common axis.
-fn firsts<'a>(tracks: &'a [TrackClock], anchors: &'a [Anchor]) -> impl Iterator<Item = i128> + 'a {
-    tracks
-        .iter()
-        .zip(anchors)
-        .filter_map(|(track, anchor)| track.first.map(|first| anchor.fixed_of(first)))
-}
-
-fn origins(tracks: &[TrackClock], anchors: &[Anchor], headroom_ms: u32) -> Vec<i64> {
-    let earliest = firsts(tracks, anchors).min().unwrap_or(0);
-    let origin = earliest - (i128::from(headroom_ms) << 32) / 1_000;
-    anchors.iter().map(|anchor| anchor.rtp_of(origin)).collect()
+/// The samples of the tracks on the common axis.
+fn samples<'a>(tracks: &'a [TrackClock], anchors: &'a [Anchor]) -> impl Iterator<Item = i128> + 'a {
+    tracks.iter().zip(anchors).map(|(track, anchor)| anchor.fixed_of(track.sample))
 }
 
 #[cfg(test)]
@@ -140,23 +131,23 @@ mod tests {
 
     const SECOND: u64 = 1 << 32;
 
-    fn video(first: i64) -> TrackClock {
-        TrackClock { timescale: 90_000, zero: 1_000, report: None, first: Some(first) }
+    fn video(sample: i64) -> TrackClock {
+        TrackClock { timescale: 90_000, zero: 1_000, report: None, sample }
     }
 
-    fn audio(first: i64) -> TrackClock {
-        TrackClock { timescale: 8_000, zero: 70_000, report: None, first: Some(first) }
+    fn audio(sample: i64) -> TrackClock {
+        TrackClock { timescale: 8_000, zero: 70_000, report: None, sample }
     }
 
     #[test]
     fn a_single_track_begins_at_zero() {
-        assert_eq!(align(&[video(-106_976)], 1_000).origins, [-106_976]);
+        assert_eq!(align(&[video(-106_976)], 0).origins, [-106_976]);
     }
 
     #[test]
     fn without_reports_the_session_zero_is_common() {
         // Video begins half a second after the zero, audio a second before it.
-        let aligned = align(&[video(46_000), audio(62_000)], 1_000);
+        let aligned = align(&[video(46_000), audio(62_000)], 0);
         assert_eq!(aligned.basis, Basis::SessionZero);
         assert_eq!(aligned.origins, [1_000 - 90_000, 62_000]);
     }
@@ -168,7 +159,7 @@ mod tests {
         tracks[0].report = Some(SenderReport { ntp, rtp: 90_000 });
         // One second later on the sender's clock, past the NTP wrap.
         tracks[1].report = Some(SenderReport { ntp: ntp.wrapping_add(SECOND), rtp: 8_000 });
-        let aligned = align(&tracks, 1_000);
+        let aligned = align(&tracks, 0);
         assert_eq!(aligned.basis, Basis::SenderReports);
         assert_eq!(aligned.origins, [90_000, 0]);
     }
@@ -185,10 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn a_track_still_to_come_gets_headroom() {
-        let mut tracks = [video(1_000), audio(0)];
-        tracks[1].first = None;
-        assert_eq!(align(&tracks, 1_000).origins, [1_000 - 90_000, 70_000 - 8_000]);
+    fn headroom_is_left_for_a_late_track_which_joins_the_axis() {
+        let reference = video(1_000);
+        let origin = align(&[reference], 1_000).origins[0];
+        assert_eq!(origin, 1_000 - 90_000);
+        // By the session zero.
+        assert_eq!(join(&reference, origin, &audio(70_000)), 70_000 - 8_000);
+        // By sender reports: audio's 50,000 is the instant of video's 91,000.
+        let report = |rtp| Some(SenderReport { ntp: 7 * SECOND, rtp });
+        let reference = TrackClock { report: report(91_000), ..reference };
+        let late = TrackClock { report: report(50_000), ..audio(50_000) };
+        assert_eq!(join(&reference, origin, &late), 50_000 - 16_000);
     }
 
     proptest! {
@@ -208,14 +206,14 @@ mod tests {
                     timescale,
                     zero: i64::from(zero),
                     report: report.map(|(ntp, rtp)| SenderReport { ntp, rtp: i64::from(rtp) }),
-                    first: Some(i64::from(zero) + first),
+                    sample: i64::from(zero) + first,
                 })
                 .collect();
-            let aligned = align(&tracks, 1_000);
+            let aligned = align(&tracks, 0);
             let firsts: Vec<i64> = tracks
                 .iter()
                 .zip(&aligned.origins)
-                .map(|(track, origin)| track.first.expect("given") - origin)
+                .map(|(track, origin)| track.sample - origin)
                 .collect();
             prop_assert!(firsts.iter().all(|first| *first >= 0), "{firsts:?}");
             prop_assert!(firsts.contains(&0), "{firsts:?}");

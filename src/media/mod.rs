@@ -2,4 +2,5 @@
 //! that a clip is rendered to.
 
 pub mod clip;
+pub mod codec;
 pub mod render;
