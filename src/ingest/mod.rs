@@ -2,3 +2,4 @@
 //! and hand them to an [`intake::Intake`].
 
 pub mod intake;
+pub mod rtsp;
