@@ -11,6 +11,7 @@ authentication. With --log it writes JSON lines:
     {"kind": "packet", "session": S, "mount": M, "track": T, "seq": 16-bit,
      "rtp": 32-bit, "marker": bool}
     {"kind": "octets", ...}   G.711: like unit, with the bytes in hex as "data"
+    {"kind": "teardown", "mount": M}
 
 A unit is an access unit or audio frame as it enters the RTP payloader; pts and dts are running
 time of the pipeline. Size and hash of video cover the NAL units, each behind a 4-byte length,
@@ -215,6 +216,9 @@ def make_server(options, log):
         factory.connect("media-configure", lambda _factory, media, mount: Account(
             log, mount, next(sessions)).watch(media), path)
         server.get_mount_points().add_factory(path, factory)
+    server.connect("client-connected", lambda _server, client: client.connect(
+        "teardown-request", lambda _client, context: log.write(
+            kind="teardown", mount=context.uri.abspath.rstrip("/"))))
     return server
 
 
