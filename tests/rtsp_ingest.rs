@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use edgerec::domain::sample::{Codec, Sample, Track};
 use edgerec::domain::stream_key::StreamKey;
+use edgerec::ingest::admission::Admission;
 use edgerec::ingest::intake::{EndCause, Protocol};
 use edgerec::ingest::rtsp::{Source, Transport, pull};
 use edgerec::media::codec::nal::{NalUnits, h264_type, h265_type};
@@ -18,8 +19,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::MakeWriter;
 
 use camera::{Camera, Capture, Stream};
 
@@ -42,7 +45,8 @@ impl Pull {
         let capture = Capture::new();
         let shutdown = CancellationToken::new();
         let clock = Arc::new(SystemClock::new());
-        let task = tokio::spawn(pull(source, capture.clone(), clock, shutdown.clone()));
+        let admission = Admission::new(clock.clone());
+        let task = tokio::spawn(pull(source, capture.clone(), admission, clock, shutdown.clone()));
         Pull { capture, shutdown, task }
     }
 
@@ -130,10 +134,12 @@ fn check_units(stream: &Stream, track: &Track, account: &[Value], name: &str) ->
     let start = sent_prints.iter().position(|print| *print == prints[0]).expect("first is known");
     assert_eq!(prints, sent_prints[start..], "{name} of {:?}", stream.arrival.key);
 
+    // Both accounts end with the stream; a unit before the first that came may have no packet.
     let times = sent_timestamps(account, name);
-    assert_eq!(times.len(), sent.len(), "one marked packet for each {name} unit");
+    assert!(times.len() <= sent.len() && times.len() >= samples.len(), "{name}: a marker a unit");
+    let times = &times[times.len() - samples.len()..];
     let origin = stream.origin(track.id);
-    for (sample, rtp) in samples.iter().zip(&times[start..]) {
+    for (sample, rtp) in samples.iter().zip(times) {
         assert_eq!((origin + sample.pts) as u32, *rtp, "RTP time of {name}");
     }
     let keys: Vec<bool> = samples.iter().map(|sample| sample.key).collect();
@@ -151,7 +157,7 @@ fn check_dts(stream: &Stream, track: &Track, account: &[Value], start: usize) {
     let samples = stream.samples(track.id);
     let shift = samples[0].dts - sent[0];
     for (sample, sent) in samples.iter().zip(sent) {
-        assert!((sample.dts - sent - shift).abs() <= 1, "dts {} for {sent}", sample.dts);
+        assert_eq!(sample.dts, sent + shift);
         assert!(sample.dts <= sample.pts && sample.dts >= 0);
     }
 }
@@ -187,7 +193,8 @@ fn check_alignment(stream: &Stream, account: &[Value]) {
     let video = shift_us(&tracks[0], "unit", "video");
     let kind = if tracks[1].codec == Codec::Aac { "unit" } else { "octets" };
     let audio = shift_us(&tracks[1], kind, "audio");
-    assert!((video - audio).abs() <= 21_000, "video {video} us, audio {audio} us");
+    let slack = if kind == "unit" { 100 } else { 20_000 };
+    assert!((video - audio).abs() <= slack, "video {video} us, audio {audio} us");
 }
 
 fn check_session(stream: &Stream, account: &[Value], codecs: &[Codec]) {
@@ -242,4 +249,197 @@ async fn every_codec_pair_arrives_as_sent_over_tcp() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_codec_pair_arrives_as_sent_over_udp() {
     every_codec_pair(Transport::Udp).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_track_that_cannot_be_carried_is_left_out_and_named() {
+    let camera = Camera::start(1);
+    let pull = Pull::start(&camera.url("/h264-opus"), Transport::Tcp);
+    let stream = pull.first_ended().await;
+    check_session(&stream, &camera.account("/h264-opus"), &[Codec::H264]);
+    assert_eq!(stream.tracks().1, ["audio/opus: cannot be carried"]);
+    pull.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_client_of_a_shared_pipeline_gets_the_same_units() {
+    let camera = Camera::start(1);
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let early = Pull::start(&camera.url("/shared"), transport);
+        early.delivering(1).await;
+        let late = Pull::start(&camera.url("/shared"), transport);
+        late.delivering(1).await;
+        let streams =
+            [early.capture.streams().swap_remove(0), late.capture.streams().swap_remove(0)];
+        early.stop().await;
+        late.stop().await;
+        let account = camera.account("/shared");
+        for stream in &streams {
+            let (tracks, _) = stream.tracks();
+            let samples = stream.samples(tracks[0].id);
+            let mut sent = entries(&account, "unit", "video").into_iter();
+            // The server seeks back to the start for the second client: what was on its way to
+            // the first one then is not sent.
+            for sample in samples {
+                let (_, print) = fingerprint(tracks[0].codec, sample);
+                assert!(sent.any(|unit| unit["sha256"] == print), "{transport:?}: not in order");
+            }
+            assert!(stream.events.iter().all(|event| match event {
+                camera::Event::Sample(sample) => sample.dts >= 0 && sample.dts < 10 * 90_000,
+                _ => true,
+            }));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_dies_is_pulled_again_when_it_is_back() {
+    let camera = Camera::start(1);
+    let port = camera.port;
+    let pull = Pull::start(&camera.url("/endless"), Transport::Tcp);
+    pull.delivering(1).await;
+    drop(camera);
+    let stream = pull.first_ended().await;
+    assert!(matches!(stream.end(), Some(EndCause::Disconnected(_))), "{:?}", stream.end());
+    let camera = Camera::start_on(port, 1);
+    pull.delivering(2).await;
+    drop(camera);
+    pull.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_freezes_is_silent_after_ten_seconds_and_pulled_again() {
+    let camera = Camera::start(1);
+    let pull = Pull::start(&camera.url("/endless"), Transport::Udp);
+    pull.delivering(1).await;
+    camera.signal(Signal::SIGSTOP);
+    assert_eq!(pull.first_ended().await.end(), Some(&EndCause::Silent));
+    camera.signal(Signal::SIGCONT);
+    pull.delivering(2).await;
+    pull.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_sink_tears_down_and_the_camera_is_pulled_again() {
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let camera = Camera::start(1);
+        let pull = Pull::start(&camera.url("/endless"), transport);
+        pull.delivering(1).await;
+        pull.capture.streams()[0].cancelled.cancel();
+        assert_eq!(pull.first_ended().await.end(), Some(&EndCause::Cancelled));
+        pull.delivering(2).await;
+        let goodbyes = |camera: &Camera| {
+            camera.account("/endless").iter().filter(|entry| entry["kind"] == "teardown").count()
+        };
+        assert_eq!(goodbyes(&camera), 1, "{transport:?}");
+        let capture = pull.capture.clone();
+        pull.stop().await;
+        assert_eq!(capture.streams()[1].end(), Some(&EndCause::Cancelled));
+        assert_eq!(goodbyes(&camera), 2, "{transport:?}");
+    }
+}
+
+/// Takes connections and never answers; counts them.
+async fn black_hole() -> (url::Url, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+            count.send_replace(held.len());
+        }
+    });
+    (url::Url::parse(&format!("rtsp://127.0.0.1:{port}/")).expect("an address"), counted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_never_answers_disturbs_no_other_and_is_tried_again() {
+    let (url, mut connections) = black_hole().await;
+    let stuck = Pull::start(&url, Transport::Tcp);
+    connections.changed().await.expect("a first connection");
+
+    let camera = Camera::start(1);
+    let pull = Pull::start(&camera.url("/h264"), Transport::Tcp);
+    let stream = pull.first_ended().await;
+    check_session(&stream, &camera.account("/h264"), &[Codec::H264]);
+    pull.stop().await;
+
+    let again = connections.wait_for(|count| *count >= 2);
+    tokio::time::timeout(LIMIT, again).await.expect("tried again").expect("still counting");
+    assert!(stuck.capture.streams().is_empty());
+    stuck.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_once_and_tried_again_and_again() {
+    let camera = Camera::start(1);
+    let lines = LogLines::default();
+    let _logged = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(lines.clone())
+            .finish(),
+    );
+    let mut url = camera.url("/h264");
+    url.set_password(Some("canary-word")).expect("has a host");
+    let pull = Pull::start(&url, Transport::Tcp);
+    let said = |level: &str| {
+        let words = "the camera refuses the user or password";
+        lines.text().lines().filter(|line| line.contains(words) && line.contains(level)).count()
+    };
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let mut changed = lines.changed.subscribe();
+    while said("DEBUG") < 2 {
+        tokio::time::timeout_at(deadline, changed.changed())
+            .await
+            .expect("tried again")
+            .expect("lines");
+    }
+    assert_eq!(said("WARN"), 1);
+    assert!(pull.capture.streams().is_empty());
+    pull.stop().await;
+    let text = lines.text();
+    assert!(!text.contains("canary-word"), "{text}");
+}
+
+/// Collects what is logged.
+#[derive(Clone)]
+struct LogLines {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for LogLines {
+    fn default() -> Self {
+        LogLines { bytes: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl LogLines {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("not poisoned")).into_owned()
+    }
+}
+
+impl Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.lock().expect("not poisoned").extend_from_slice(bytes);
+        self.changed.send_replace(());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = LogLines;
+
+    fn make_writer(&'a self) -> LogLines {
+        self.clone()
+    }
 }

@@ -61,8 +61,8 @@ impl Camera {
 
     /// The address of a mount with the right user and password.
     pub fn url(&self, mount: &str) -> url::Url {
-        let mut url = url::Url::parse(&format!("rtsp://127.0.0.1:{}{mount}", self.port))
-            .expect("an address");
+        let mut url =
+            url::Url::parse(&format!("rtsp://127.0.0.1:{}{mount}", self.port)).expect("an address");
         url.set_username(USER).expect("has a host");
         url.set_password(Some("p%40ss%3A%2Fword")).expect("has a host");
         url

@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::fault::Fault;
-use self::session::Outcome;
+use self::session::{Outcome, Ports};
 pub use self::source::{Source, SourceError, Transport};
 use crate::domain::backoff::Backoff;
+use crate::ingest::admission::Admission;
 use crate::ingest::intake::Intake;
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
@@ -33,28 +34,27 @@ const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A stream that lasted this long was a success: the next delay is a first one.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Pulls a camera until `shutdown`: returns only then, after TEARDOWN was said.
+/// Pulls a camera until `shutdown`: returns only then, after TEARDOWN was said. While somebody
+/// else delivers the same stream key, the camera is let go and tried again later.
 pub async fn pull(
     source: Source,
     intake: Arc<dyn Intake>,
+    admission: Admission,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) {
     let span = tracing::info_span!("camera", stream = %source.key(), peer = source.peer());
-    pull_for_ever(&source, intake.as_ref(), clock.as_ref(), &shutdown).instrument(span).await;
+    let ports = Ports { intake, admission, clock };
+    pull_for_ever(&source, &ports, &shutdown).instrument(span).await;
 }
 
-async fn pull_for_ever(
-    source: &Source,
-    intake: &dyn Intake,
-    clock: &dyn Clock,
-    shutdown: &CancellationToken,
-) {
+async fn pull_for_ever(source: &Source, ports: &Ports, shutdown: &CancellationToken) {
+    let clock = ports.clock.as_ref();
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut causes = Causes::default();
     while !shutdown.is_cancelled() {
         let began = clock.now().boot;
-        let attempt = AssertUnwindSafe(session::run(source, intake, shutdown)).catch_unwind();
+        let attempt = AssertUnwindSafe(session::run(source, ports, shutdown)).catch_unwind();
         let outcome = attempt.await.unwrap_or(Outcome { taken: false, end: Err(Fault::Panicked) });
         if shutdown.is_cancelled() {
             break;

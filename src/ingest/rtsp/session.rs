@@ -25,8 +25,10 @@ use super::source::{Source, Transport};
 use crate::domain::limits::PUBLISHER_SILENT_MS;
 use crate::domain::origin::SenderReport;
 use crate::domain::sample::Codec;
+use crate::ingest::admission::{Admission, LiveKey};
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, StreamSink};
 use crate::media::codec::nal;
+use crate::platform::clock::Clock;
 
 /// Longest wait for an answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,17 +53,13 @@ pub(super) struct Outcome {
 }
 
 /// Pulls the camera until it ends, fails, or is cancelled.
-pub(super) async fn run(
-    source: &Source,
-    intake: &dyn Intake,
-    shutdown: &CancellationToken,
-) -> Outcome {
+pub(super) async fn run(source: &Source, ports: &Ports, shutdown: &CancellationToken) -> Outcome {
     let group = Arc::new(SessionGroup::default());
-    let mut taken = Taken { source, intake, sink: None };
-    let end = pull_once(&mut taken, &group, shutdown).await;
+    let mut taken = Taken { source, intake: ports.intake.as_ref(), sink: None, live: None };
+    let end = pull_once(&mut taken, ports, &group, shutdown).await;
     // The session is dropped by now and says TEARDOWN on its own; let the camera hear it before
     // the next connection, or before the process ends.
-    let sink = taken.sink;
+    let Taken { sink, live, .. } = taken;
     let outcome = Outcome { taken: sink.is_some(), end };
     if let Some(sink) = sink {
         sink.end(match &outcome.end {
@@ -70,10 +68,22 @@ pub(super) async fn run(
             Err(fault) => EndCause::Disconnected(fault.to_string()),
         });
     }
+    // The key is free once the stream has ended, not before.
+    drop(live);
     if timeout(TEARDOWN_TIMEOUT, group.await_teardown()).await.is_err() {
         tracing::debug!("no answer to TEARDOWN");
     }
     outcome
+}
+
+/// What pulling needs of the box.
+pub(super) struct Ports {
+    /// Takes the streams.
+    pub(super) intake: Arc<dyn Intake>,
+    /// One publisher per stream key.
+    pub(super) admission: Admission,
+    /// Time of deliveries.
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// The stream in the hands of the intake, once it is.
@@ -81,6 +91,7 @@ struct Taken<'a> {
     source: &'a Source,
     intake: &'a dyn Intake,
     sink: Option<Box<dyn StreamSink>>,
+    live: Option<LiveKey>,
 }
 
 impl Taken<'_> {
@@ -116,18 +127,39 @@ impl Taken<'_> {
 
 async fn pull_once(
     taken: &mut Taken<'_>,
+    ports: &Ports,
     group: &Arc<SessionGroup>,
     shutdown: &CancellationToken,
 ) -> Result<EndCause, Fault> {
-    let (media, wanted, left_out) = tokio::select! {
+    let opened = async {
+        let media = open(taken.source, group).await?;
+        // Only a camera that answers takes the key; one that is off must not keep others out.
+        let live = ports.admission.admit(taken.source.key()).await.map_err(Fault::Refused)?;
+        Ok((media, live))
+    };
+    let ((media, wanted, left_out), live) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(EndCause::Cancelled),
-        opened = open(taken.source, group) => opened?,
+        opened = opened => opened?,
     };
+    let (clock, replaced) = (ports.clock.as_ref(), live.replaced());
+    taken.live = Some(live);
     let mut receiver = Receiver::new(media, wanted, left_out);
-    let end = receiver.receive(taken, shutdown).await;
+    let end = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(EndCause::Cancelled),
+        // Whatever came is handed on within the same poll, so none is lost between.
+        end = receiver.receive(taken, clock) => end,
+        () = replaced.cancelled() => Ok(EndCause::Replaced),
+    };
+    // Held frames of a stream that nobody took are worth a stream only if it ended by itself.
+    let given_up =
+        matches!(end, Ok(EndCause::Cancelled | EndCause::Replaced) | Err(Fault::Refused(_)));
     receiver.assembly.finish();
-    let handed = taken.hand_on(&mut receiver.assembly);
+    let handed = match taken.sink.is_none() && given_up {
+        true => Ok(None),
+        false => taken.hand_on(&mut receiver.assembly),
+    };
     if receiver.lost_packets > 0 {
         tracing::warn!(packets = receiver.lost_packets, "RTP packets were lost");
     }
@@ -230,7 +262,7 @@ impl Receiver {
     async fn receive(
         &mut self,
         taken: &mut Taken<'_>,
-        shutdown: &CancellationToken,
+        clock: &dyn Clock,
     ) -> Result<EndCause, Fault> {
         (0..self.lanes.len()).for_each(|lane| self.describe(lane));
         let mut cancelled = CancellationToken::new();
@@ -240,7 +272,6 @@ impl Receiver {
         loop {
             let item = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(EndCause::Cancelled),
                 () = cancelled.cancelled() => return Ok(EndCause::Cancelled),
                 item = self.media.next() => item,
                 () = &mut deadline => {
@@ -263,6 +294,9 @@ impl Receiver {
             let worth = self.take(item);
             if self.is_over() && !was_over {
                 silence = GOODBYE_GRACE;
+            }
+            if let (Worth::Media, Some(live)) = (worth, &taken.live) {
+                live.touch(clock.now().boot);
             }
             if worth == Worth::Media || self.is_over() && !was_over {
                 deadline.as_mut().reset(Instant::now() + silence);
