@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod backoff;
+pub mod decode_order;
 pub mod document;
 pub mod eviction;
 pub mod faults;
@@ -11,6 +12,7 @@ pub mod files;
 pub mod ids;
 pub mod limits;
 pub mod matching;
+pub mod origin;
 pub mod recording;
 pub mod rule_set;
 pub mod sample;

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::sample::{Sample, Track};
+use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 
 /// How a stream comes in.
@@ -100,6 +100,12 @@ pub trait StreamSink: Send {
     /// The full set of tracks, before the first sample and again whenever it changes.
     /// `left_out` names tracks of the source that cannot be handled, in words.
     fn tracks(&mut self, tracks: &[Track], left_out: &[String]);
+    /// Where a track's time comes from: the source's own clock showed `raw` (RTP time in ticks of
+    /// the track, wrap unrolled, may be negative) where its samples have 0. Told after the track is
+    /// announced and before its first sample, by sources that shift time.
+    fn origin(&mut self, track: TrackId, raw: i64) {
+        let _ = (track, raw);
+    }
     /// Script data (`onMetaData`) as the encoder sent it: the AMF0 body of the FLV tag.
     fn script_data(&mut self, body: Bytes);
     /// One sample of a track announced before. In decoding order per track.

@@ -4,3 +4,4 @@
 pub mod admission;
 pub mod intake;
 pub mod rtmp;
+pub mod rtsp;

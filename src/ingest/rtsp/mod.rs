@@ -1,0 +1,101 @@
+//! The RTSP puller: one task per camera, which connects, hands samples on and reconnects for ever.
+//!
+//! A camera that refuses, stays silent or breaks the protocol costs nobody else anything: each has
+//! its own connection, its own time limits and its own bounded hold, and a defect in the RTSP
+//! library ends one attempt only. Delays between attempts have full jitter.
+
+mod assembly;
+mod fault;
+mod offer;
+mod session;
+mod source;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use self::fault::Fault;
+use self::session::{Outcome, Ports};
+pub use self::source::{Source, SourceError, Transport};
+use crate::domain::backoff::Backoff;
+use crate::ingest::admission::Admission;
+use crate::ingest::intake::Intake;
+use crate::platform::clock::Clock;
+use crate::platform::random::random_u64;
+
+/// Bound of the first delay before a new attempt.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+/// Greatest bound of a delay.
+const RETRY_CAP: Duration = Duration::from_secs(10);
+/// A stream that lasted this long was a success: the next delay is a first one.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Pulls a camera until `shutdown`: returns only then, after TEARDOWN was said. While somebody
+/// else delivers the same stream key, the camera is let go and tried again later.
+pub async fn pull(
+    source: Source,
+    intake: Arc<dyn Intake>,
+    admission: Admission,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) {
+    let span = tracing::info_span!("camera", stream = %source.key(), peer = source.peer());
+    let ports = Ports { intake, admission, clock };
+    pull_for_ever(&source, &ports, &shutdown).instrument(span).await;
+}
+
+async fn pull_for_ever(source: &Source, ports: &Ports, shutdown: &CancellationToken) {
+    let clock = ports.clock.as_ref();
+    let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+    let mut causes = Causes::default();
+    while !shutdown.is_cancelled() {
+        let began = clock.now().boot;
+        let attempt = AssertUnwindSafe(session::run(source, ports, shutdown)).catch_unwind();
+        let outcome = attempt.await.unwrap_or(Outcome { taken: false, end: Err(Fault::Panicked) });
+        if shutdown.is_cancelled() {
+            break;
+        }
+        if outcome.taken && clock.now().boot.since(began) >= STEADY {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay(random_u64());
+        causes.log(&outcome, delay);
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+    tracing::debug!("camera is not pulled any more");
+}
+
+/// Says each cause once, until the camera delivers again.
+#[derive(Debug, Default)]
+struct Causes {
+    last: Option<String>,
+}
+
+impl Causes {
+    fn log(&mut self, outcome: &Outcome, delay: Duration) {
+        if outcome.taken {
+            self.last = None;
+        }
+        let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let cause = match &outcome.end {
+            Ok(cause) => {
+                tracing::info!(%cause, retry_ms, "camera stream is over");
+                return;
+            }
+            Err(fault) => fault.to_string(),
+        };
+        if self.last.as_ref() == Some(&cause) {
+            tracing::debug!(cause, retry_ms, "camera cannot be pulled, still");
+        } else {
+            tracing::warn!(cause, retry_ms, "camera cannot be pulled");
+            self.last = Some(cause);
+        }
+    }
+}
