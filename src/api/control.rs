@@ -28,9 +28,7 @@ use tracing::{debug, error};
 use crate::api::ApiError;
 use crate::api::export::Export;
 use crate::api::report::{ExplainReport, FileRow};
-use crate::api::request::{
-    ExportOrder, Listed, REQUEST_BYTES_MAX, Refusal, Request, stream_key,
-};
+use crate::api::request::{ExportOrder, Listed, REQUEST_BYTES_MAX, Refusal, Request, stream_key};
 use crate::domain::ids::FileId;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
@@ -215,7 +213,8 @@ impl Context {
                 return Ok(ExplainReport::of_recordings(key, at, &recordings));
             }
         }
-        Ok(self.decisions.explain(key, at))
+        let report = self.decisions.explain(key, at);
+        Ok(if at.is_some() { report.instead_of_then() } else { report })
     }
 
     async fn export(&self, order: ExportOrder, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
