@@ -27,6 +27,7 @@ use support::packets::{assert_stretch_of, packets};
 use support::process::run;
 use support::recorded_ring::{BEGAN_MS, Recording, Sent, open};
 use support::scratch;
+use support::wait::wait_until;
 
 const KEY: &str = "cams/live/gate";
 
@@ -275,6 +276,39 @@ fn fsck_names_the_slot_and_the_place_of_a_flipped_bit() {
     let output = edge.cli(&["fsck"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("catalog: state.db is damaged"), "{}", stdout(&output));
+    fs::remove_file(edge.ring().join("state.db")).expect("removed");
+    let output = edge.cli(&["fsck"]);
+    assert!(stdout(&output).contains("catalog: state.db is missing"), "{}", stdout(&output));
+    assert!(!edge.ring().join("state.db").exists(), "fsck repairs nothing");
+}
+
+#[test]
+fn a_slot_that_grows_is_good_up_to_its_last_seal_and_whole_before_it() {
+    let edge = BoxPlan::default().ring_setting("capacity", "\"64MiB\"").prepare();
+    edge.cli_ok(&["format"]);
+    let (ring, threads) = open(edge.ring());
+    let mut recording = Recording::begin(&ring, &record_all(&["Flv"]), KEY, 1);
+    recording.feed(&ring, &Sent::of_flv(&clip()));
+    // One slot holds it all, and the catalog has no row of it yet.
+    let slot = edge.ring().join("slots/000000.mp4");
+    let whole = fs::read(&slot).expect("read");
+    let fragments = boxes(&whole, b"moof");
+    let (second, last) = (fragments[1], fragments[fragments.len() - 1]);
+    let flip = |at: usize| {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&slot, &damaged).expect("written");
+        edge.cli(&["fsck"])
+    };
+    let torn = flip(last + 3_000);
+    assert_eq!(torn.status.code(), Some(0), "a torn end is no damage: {}", stdout(&torn));
+    let broken = flip(second + 3_000);
+    assert_eq!(broken.status.code(), Some(1));
+    let place = format!("slot 0 byte {second}: the checksum does not agree");
+    assert!(stdout(&broken).contains(&place), "{}", stdout(&broken));
+    fs::write(&slot, &whole).expect("written");
+    recording.end(&ring);
+    threads.close(ring);
 }
 
 /// What a box would know beside its ring.
@@ -334,6 +368,7 @@ fn a_running_box_is_asked_and_its_ring_may_be_checked_while_it_turns() {
     BufReader::new(&stream).read_line(&mut header).expect("answered");
     assert!(header.starts_with(r#"{"format":"mp4","objects""#), "{header}");
     drop(stream);
+    wait_until(Duration::from_secs(10), "the export gives up", || tasks.len() == 1);
 
     // The ring turns over more than once while it is checked.
     let turning = std::thread::scope(|scope| {

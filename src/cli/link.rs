@@ -32,7 +32,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Longest line of an answer, in bytes.
 const LINE_BYTES_MAX: u64 = 8 << 20;
 /// Rows that are read from the catalog at once.
-const ROWS_AT_ONCE: u32 = 256;
+const ROWS_AT_ONCE: u32 = 2_048;
 
 /// Media and what is known of it, for one question.
 pub enum Link {
