@@ -45,10 +45,17 @@ fn cut(source: &Source) -> Vec<(Vec<u8>, Vec<u8>)> {
         let track = source.tracks.iter().find(|track| track.id == sample.track).unwrap();
         rescale(sample.dts, track.timescale, 1_000)
     };
-    let mut order: Vec<&Sample> = source.samples.iter().collect();
-    order.sort_by_key(|sample| ms(sample));
+    // Arrival order: a sample never overtakes one of its own track.
+    let mut latest = std::collections::HashMap::new();
+    let mut order: Vec<(i64, &Sample)> = Vec::new();
+    for sample in &source.samples {
+        let seen = latest.entry(sample.track).or_insert(i64::MIN);
+        *seen = ms(sample).max(*seen);
+        order.push((*seen, sample));
+    }
+    order.sort_by_key(|(arrived, _)| *arrived);
     let mut fragments: Vec<Vec<&Sample>> = vec![Vec::new()];
-    for sample in order {
+    for (_, sample) in order {
         let open = fragments.last_mut().unwrap();
         let age = open.first().map_or(0, |first| ms(sample) - ms(first));
         let at_key = source.is_video(sample) && sample.key && age >= 250;

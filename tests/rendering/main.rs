@@ -105,6 +105,7 @@ fn expected(
             pts: time(sample.pts, timescale),
             dts: time(sample.dts, timescale),
             key: sample.key,
+            video: source.is_video(sample),
             hash: sha256(&content(source, sample)),
         }
     };
@@ -181,6 +182,12 @@ fn check_mp4(what: &str, source: &Source) {
     assert_packets(what, &probe(&file, "mp4", &[]), &expected(source, time, verbatim));
 }
 
+/// ffprobe takes the 32 bits as signed, and adds a wrap where time steps back.
+fn modulo_32_bits(packet: &mut Packet) {
+    packet.pts -= packet.dts;
+    packet.dts &= 0xffff_ffff;
+}
+
 #[test]
 fn flv_keeps_source_time_modulo_32_bits() {
     for name in ["b-frames", "plain", "open-gop", "sound", "alaw"] {
@@ -191,13 +198,9 @@ fn flv_keeps_source_time_modulo_32_bits() {
             let file = read_all(&*rendering, 0);
             read_as_it_comes(&*rendering, 0, &file);
             let what = format!("{name} from {base_ms}");
-            let seen = media::in_track_order(probe(&file, "flv", &[]), &source);
-            let dts = |ticks: i64| ticks & 0xffff_ffff;
+            let mut seen = media::in_track_order(probe(&file, "flv", &[]), &source);
             let mut wanted = expected(&source, |ticks, _| ticks, verbatim);
-            for packet in &mut wanted {
-                packet.pts = dts(packet.dts) + packet.pts - packet.dts;
-                packet.dts = dts(packet.dts);
-            }
+            seen.iter_mut().chain(&mut wanted).for_each(modulo_32_bits);
             assert_packets(&what, &seen, &wanted);
         }
     }
@@ -222,8 +225,17 @@ fn hls_in_ts_has_every_packet_and_segments_begin_with_key_frames() {
             all.extend_from_slice(&segment);
         }
         let to_clock = |ticks, timescale| rescale(ticks, timescale, 90_000);
-        let seen = media::in_track_order(probe(&all, "ts", &[]), &source);
-        assert_packets(name, &seen, &expected(&source, to_clock, in_ts));
+        let mut seen = media::in_track_order(probe(&all, "ts", &[]), &source);
+        let mut wanted = expected(&source, to_clock, in_ts);
+        if name == "hevc" {
+            // ffprobe's parser puts the first zero of a start code at the end of the packet
+            // before: bytes are compared as one stream instead.
+            let pictures = source.samples.iter().filter(|s| source.is_video(s));
+            let bytes: Vec<u8> = pictures.flat_map(|s| in_ts(&source, s)).collect();
+            assert!(media::elementary_stream(&all, "hevc") == bytes, "hevc: bytes");
+            seen.iter_mut().chain(&mut wanted).filter(|p| p.video).for_each(|p| p.hash.clear());
+        }
+        assert_packets(name, &seen, &wanted);
         assert!(reading::counters_run_on(&all), "{name}: continuity");
         assert_playlist(&*rendering, source.duration_us(), 0);
     }
@@ -288,7 +300,8 @@ fn a_clip_over_a_break_renders_everywhere() {
     read_as_it_comes(&*flv, 0, &file);
     let mut wanted = expected(&first, |ticks, _| ticks, verbatim);
     wanted.extend(expected(&second, |ticks, _| ticks, verbatim));
-    let seen = media::in_track_order(probe(&file, "flv", &[]), &first);
+    let mut seen = media::in_track_order(probe(&file, "flv", &[]), &first);
+    seen.iter_mut().chain(&mut wanted).for_each(modulo_32_bits);
     assert_packets("flv", &seen, &wanted);
 
     let hls = open(FileFormat::Hls, clip());

@@ -17,6 +17,7 @@ pub struct Packet {
     pub pts: i64,
     pub dts: i64,
     pub key: bool,
+    pub video: bool,
     pub hash: String,
 }
 
@@ -50,16 +51,20 @@ impl Source {
         self.shift(seconds * 1_000);
     }
 
-    /// From the first to the end of the last sample of the track that HLS is timed by.
+    /// From the first sample of the track that HLS is timed by to the end of the last track.
     pub fn duration_us(&self) -> i64 {
+        let times = |track: &Track| -> Vec<i64> {
+            self.samples.iter().filter(|s| s.track == track.id).map(|s| s.dts).collect()
+        };
+        let us = |ticks, track: &Track| rescale(ticks, track.timescale, 1_000_000);
+        let end = |track: &Track| {
+            let times = times(track);
+            let last = times.len() - 1;
+            us(times[last] + times[last] - times[last - 1], track)
+        };
         let video = self.tracks.iter().position(Track::is_video).unwrap_or(0);
-        let track = &self.tracks[video];
-        let times: Vec<i64> =
-            self.samples.iter().filter(|s| s.track == track.id).map(|s| s.dts).collect();
-        let last = times.len() - 1;
-        let end = times[last] + times[last] - times[last - 1];
-        let us = |ticks| rescale(ticks, track.timescale, 1_000_000);
-        us(end) - us(times[0])
+        let start = us(times(&self.tracks[video])[0], &self.tracks[video]);
+        self.tracks.iter().map(end).max().unwrap() - start
     }
 }
 
@@ -201,20 +206,26 @@ pub fn probe(file: &[u8], extension: &str, arguments: &[&str]) -> Vec<Packet> {
         pts: packet["pts"].as_i64().unwrap_or(i64::MIN),
         dts: packet["dts"].as_i64().unwrap_or(i64::MIN),
         key: packet["flags"].as_str().unwrap().starts_with('K'),
+        video: packet["codec_type"] == "video",
         hash: packet["data_hash"].as_str().unwrap().trim_start_matches("SHA256:").to_owned(),
     };
     packets.iter().map(packet).collect()
 }
 
+/// The video of a transport stream as it is.
+pub fn elementary_stream(ts: &[u8], format: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rendered.ts");
+    std::fs::write(&path, ts).unwrap();
+    let path = path.to_str().unwrap();
+    run("ffmpeg", &["-v", "error", "-i", path, "-map", "0:v", "-c", "copy", "-f", format, "-"])
+}
+
 /// FLV and TS number streams by first appearance: brings them into the order of the tracks.
 pub fn in_track_order(mut packets: Vec<Packet>, source: &Source) -> Vec<Packet> {
-    let samples = source.samples.len();
-    let count = |track: &Track| source.samples.iter().filter(|s| s.track == track.id).count();
-    let first = packets.iter().filter(|packet| packet.stream == 0).count();
-    if source.tracks.len() == 2 && samples == packets.len() && first == count(&source.tracks[1]) {
-        for packet in &mut packets {
-            packet.stream = 1 - packet.stream;
-        }
+    for packet in &mut packets {
+        let of_kind = |track: &Track| track.is_video() == packet.video;
+        packet.stream = source.tracks.iter().position(of_kind).expect("a track of the kind");
     }
     packets
 }
