@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod path;
 pub mod progress;
+pub mod ring_shelf;
 pub mod s3;
 pub mod settings;
 pub mod shelf;

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use edgerec::delivery::error::ErrorClass;
-use edgerec::delivery::settings::Secret;
+use edgerec::domain::secret::Secret;
 
 use crate::bench::Running;
 use crate::support::memory_shelf::{MadeUp, MemoryShelf};

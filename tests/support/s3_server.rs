@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-use edgerec::delivery::settings::{S3Settings, Secret};
+use edgerec::delivery::settings::S3Settings;
+use edgerec::domain::secret::Secret;
 use serde::Deserialize;
 use tokio::sync::watch;
 

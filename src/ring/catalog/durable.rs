@@ -140,7 +140,7 @@ impl CatalogState {
         let finished = entry.finished;
         transaction.commit().map_err(RingError::catalog(what))?;
         if finished > 0 {
-            self.news.notify_waiters();
+            self.news.notify_one();
         }
         Ok(())
     }
@@ -362,7 +362,10 @@ impl Entry<'_> {
         store_span(self.transaction, &mut open)?;
         let (state, why) = finished_state(self.delivers);
         self.transaction
-            .prepare_cached("UPDATE file SET state = ?2, why = ?3 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE file SET state = ?2, why = ?3,
+                 queue_number = (SELECT max(queue_number) + 1 FROM file) WHERE id = ?1",
+            )?
             .execute(params![sql(open.id.0), state as u8, why])?;
         self.finished += 1;
         Ok(())
