@@ -7,8 +7,8 @@ use crate::domain::ids::{FileId, RecordingId, SessionId};
 use crate::domain::stream_key::StreamKey;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::{sql, unsql, wall_at};
 use crate::ring::catalog::open::FileState;
+use crate::ring::catalog::rows::{sql, unsql, wall_at};
 
 /// A file as the catalog knows it.
 #[derive(Debug, Clone)]

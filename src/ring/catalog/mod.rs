@@ -13,6 +13,7 @@ pub mod files;
 pub mod open;
 pub mod recover;
 pub mod reserve;
+mod rows;
 pub mod schema;
 
 use std::collections::HashMap;

@@ -13,10 +13,9 @@ use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::{Flash, Open, replace_file};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::{
-    DurableEvent, DurableFragment, finished_state, unsql, wall_at,
-};
+use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
 use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::catalog::rows::{unsql, wall_at};
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::layout::{SegmentHeader, SlotPlace};
 use crate::ring::scan::{Depth, FoundSlot, Scanner, any_life};

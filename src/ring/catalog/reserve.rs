@@ -9,8 +9,8 @@ use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::time::{ClockQuality, UnixMillis};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::unsql;
 use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::catalog::rows::unsql;
 use crate::ring::writer::ReadySlot;
 
 impl CatalogState {
