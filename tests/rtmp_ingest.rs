@@ -233,6 +233,15 @@ async fn a_cut_connection_and_a_second_publish_on_one() {
     let stream = server.ended("s").await;
     assert!(matches!(stream.end(), Some(EndCause::Disconnected(_))));
     assert_eq!(stream.packets().len(), 4, "all that came is kept");
+
+    let mut publisher = Publisher::publish(&server, "first").await.expect("free");
+    publisher.send_aac(0, 2).await;
+    publisher.finish().await;
+    publisher.write(&raw::message(20, &raw::publish("second"))).await;
+    publisher.send_aac(0, 3).await;
+    publisher.finish().await;
+    assert_eq!(server.ended("first").await.packets().len(), 2);
+    assert_eq!(server.ended("second").await.packets().len(), 3);
     server.stop().await;
 }
 

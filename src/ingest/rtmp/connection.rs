@@ -18,17 +18,26 @@ use crate::ingest::rtmp::assembler::Assembler;
 use crate::ingest::rtmp::{BEFORE_PUBLISH_MAX, Context};
 use crate::platform::net;
 use crate::platform::random::random_u64;
+use crate::wire::rtmp::amf0::{VALUES_MAX, Value};
 use crate::wire::rtmp::receive_buffer::ReceiveBuffer;
 use crate::wire::rtmp::server::{ServerEvent, ServerSession};
 use crate::wire::rtmp::url::PublishUrl;
-use crate::wire::rtmp::{OUTPUT_BYTES_MAX, RtmpError};
+use crate::wire::rtmp::{MESSAGE_BYTES_BEFORE_PUBLISH, OUTPUT_BYTES_MAX, RtmpError};
 
 /// Room between the socket and the session, before and after the publish is accepted.
-const BUFFER_BYTES_BEFORE_PUBLISH: usize = 16 << 10;
+const BUFFER_BYTES_BEFORE_PUBLISH: usize = 8 << 10;
 const BUFFER_BYTES_PUBLISHING: usize = 64 << 10;
 /// A publisher that was told why it is closed has so long, and so many bytes, to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES_MAX: usize = 1 << 20;
+/// What a stranger can make a connection hold: the buffer; a message, its texts, and the two of
+/// them that are kept; its values (twice, as lists grow by doubling); replies here and in the
+/// session.
+const BYTES_BEFORE_PUBLISH: usize = BUFFER_BYTES_BEFORE_PUBLISH
+    + 3 * MESSAGE_BYTES_BEFORE_PUBLISH
+    + 2 * VALUES_MAX * size_of::<(String, Value)>()
+    + 2 * OUTPUT_BYTES_MAX;
+const _: () = assert!(BYTES_BEFORE_PUBLISH <= 64 << 10);
 const SILENT_MAX: Duration = Duration::from_millis(PUBLISHER_SILENT_MS);
 
 /// A publish that was accepted. Fields drop in this order: the stream has ended when its key is

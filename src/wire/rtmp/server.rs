@@ -250,7 +250,7 @@ impl ServerSession {
     }
 
     fn connect(&mut self, command: &Command) -> Result<(), RtmpError> {
-        let object = command.arguments.first().cloned().unwrap_or(Value::Null);
+        let object = command.arguments.first().unwrap_or(&Value::Null);
         let field = |name| object.get(name).and_then(Value::as_str).unwrap_or_default();
         if field("app").is_empty() {
             let why = status("error", "NetConnection.Connect.InvalidApp", "no app");
