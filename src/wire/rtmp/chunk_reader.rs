@@ -278,6 +278,7 @@ fn basic_header(input: &[u8]) -> Option<Header> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::wire::rtmp::message::{SET_CHUNK_SIZE, VIDEO};
@@ -507,7 +508,7 @@ mod tests {
         #[test]
         fn any_interleaving_gives_the_same_messages(
             plans in proptest::collection::vec(any_plan(), 1..24),
-            order in proptest::collection::vec(any::<proptest::sample::Index>(), 1..200),
+            order in proptest::collection::vec(any::<Index>(), 1..200),
             chunk_bytes in prop_oneof![Just(1usize), Just(128), Just(65_536), 1..300usize],
             repeat_extended in any::<bool>(),
             piece in 1..600usize,
@@ -554,7 +555,7 @@ mod tests {
         #[test]
         fn mutated_chunks_never_panic_and_stay_in_bounds(
             plans in proptest::collection::vec(any_plan(), 1..8),
-            flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..12),
+            flips in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..12),
             piece in 1..600usize,
         ) {
             let mut bytes = Vec::new();
