@@ -102,9 +102,16 @@ impl Mp4Rendering {
         mut buf: &mut [u8],
     ) -> Result<(), RenderError> {
         let held = self.cursor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fresh = self.table_cursor(wanted, offset)?;
         let mut cursor = match held {
-            Some(held) if held.wanted == wanted && held.block_start <= offset => held,
-            _ => self.table_cursor(wanted, offset)?,
+            Some(held)
+                if held.wanted == wanted
+                    && held.block_start <= offset
+                    && fresh.next <= held.next =>
+            {
+                held
+            }
+            _ => fresh,
         };
         while !buf.is_empty() {
             let from = (offset - cursor.block_start) as usize;

@@ -93,7 +93,8 @@ impl Lanes {
                 let (lane, _) = place_of(run)?;
                 Some(rescale(run.samples[0].dts, self.list[lane].track().timescale, MICROS))
             });
-            state.shift_us = starts.min().map_or(state.shift_us, |start| state.end_us - start);
+            state.shift_us =
+                starts.min().map_or(state.shift_us, |start| state.end_us.saturating_sub(start));
         }
         for run in &moof.runs {
             let offset = state.payload;
