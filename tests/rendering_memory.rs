@@ -5,7 +5,6 @@
 
 // A test that cannot go on fails.
 #![allow(clippy::unwrap_used)]
-
 // A counting allocator cannot be written without.
 #![allow(unsafe_code)]
 

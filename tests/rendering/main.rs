@@ -6,6 +6,7 @@
 
 mod clip;
 mod media;
+mod odd;
 mod reading;
 
 use std::sync::Arc;
