@@ -17,6 +17,7 @@ use edgerec::domain::time::rescale;
 use edgerec::media::codec::aac::AacConfig;
 use edgerec::media::codec::avc::AvcConfig;
 use edgerec::media::codec::hevc::HevcConfig;
+use edgerec::media::render::mp4::Mp4Rendering;
 use edgerec::media::render::{self, Rendering};
 
 use clip::MemoryClip;
@@ -176,6 +177,10 @@ fn check_mp4(what: &str, source: &Source) {
     let rendering = open(FileFormat::Mp4, MemoryClip::new(source));
     let file = read_all(&*rendering, 0);
     read_as_it_comes(&*rendering, 0, &file);
+    // Long clips have their tables made while they are read.
+    let long = Mp4Rendering::open_keeping(Arc::new(MemoryClip::new(source)), 0).unwrap();
+    assert!(read_all(&long, 0) == file, "{what}: tables made on reading");
+    read_as_it_comes(&long, 0, &file);
     let start = |sample: &edgerec::domain::sample::Sample| {
         let track = source.tracks.iter().find(|track| track.id == sample.track).unwrap();
         rescale(sample.dts, track.timescale, 1 << 30)
