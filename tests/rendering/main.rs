@@ -1,8 +1,12 @@
 //! Renderings against real media: what ffprobe reads out of a rendered file is compared packet
 //! by packet with what it reads out of the source file.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used)]
+
 mod clip;
 mod media;
+mod odd;
 mod reading;
 
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use edgerec::domain::time::rescale;
 use edgerec::media::codec::aac::AacConfig;
 use edgerec::media::codec::avc::AvcConfig;
 use edgerec::media::codec::hevc::HevcConfig;
+use edgerec::media::render::mp4::Mp4Rendering;
 use edgerec::media::render::{self, Rendering};
 
 use clip::MemoryClip;
@@ -172,6 +177,10 @@ fn check_mp4(what: &str, source: &Source) {
     let rendering = open(FileFormat::Mp4, MemoryClip::new(source));
     let file = read_all(&*rendering, 0);
     read_as_it_comes(&*rendering, 0, &file);
+    // Long clips have their tables made while they are read.
+    let long = Mp4Rendering::open_keeping(Arc::new(MemoryClip::new(source)), 0).unwrap();
+    assert!(read_all(&long, 0) == file, "{what}: tables made on reading");
+    read_as_it_comes(&long, 0, &file);
     let start = |sample: &edgerec::domain::sample::Sample| {
         let track = source.tracks.iter().find(|track| track.id == sample.track).unwrap();
         rescale(sample.dts, track.timescale, 1 << 30)
@@ -239,6 +248,61 @@ fn hls_in_ts_has_every_packet_and_segments_begin_with_key_frames() {
         assert!(reading::counters_run_on(&all), "{name}: continuity");
         assert_playlist(&*rendering, source.duration_us(), 0);
     }
+}
+
+#[test]
+fn hls_in_ts_runs_over_the_33_bit_wrap() {
+    // 2^33 ticks of 90 kHz are 95443717.7 s.
+    for base_ms in [95_443_710_000, 95_443_717_690, 500_000_000_000] {
+        let source = rtmp(&source("b-frames"), base_ms);
+        let rendering = open(FileFormat::Hls, MemoryClip::new(&source));
+        let segments = rendering.objects().len() - 1;
+        let all: Vec<u8> = (0..segments).flat_map(|o| read_all(&*rendering, o)).collect();
+        let mut seen = media::in_track_order(probe(&all, "ts", &[]), &source);
+        let mut wanted = expected(&source, |ticks, _| ticks * 90, in_ts);
+        for packet in seen.iter_mut().chain(&mut wanted) {
+            packet.pts -= packet.dts;
+            packet.dts &= (1 << 33) - 1;
+        }
+        assert_packets(&format!("from {base_ms}"), &seen, &wanted);
+        assert_playlist(&*rendering, source.duration_us(), 0);
+    }
+}
+
+#[test]
+fn mp4_lets_a_track_begin_later() {
+    for name in ["b-frames", "alaw"] {
+        for late in [0, 1] {
+            let mut source = source(name);
+            let track = source.tracks[late].clone();
+            let from = 3 * i64::from(track.timescale);
+            let other = |s: &edgerec::domain::sample::Sample| s.track != track.id;
+            let first = source.samples.iter().find(|s| !other(s) && s.key && s.dts >= from);
+            let from = first.unwrap().dts;
+            source.samples.retain(|s| other(s) || s.dts >= from);
+            check_mp4(&format!("{name} without the start of track {late}"), &source);
+        }
+    }
+}
+
+#[test]
+fn flv_names_what_it_leaves_out_and_repeats_changed_configuration() {
+    let (first, mut second) = (rtmp(&source("b-frames"), 0), rtmp(&source("plain"), 30_000));
+    let clip = MemoryClip::spliced(&[&first, &second, &second]);
+    let file = read_all(&*open(FileFormat::Flv, clip), 0);
+    // Once for each of the two encoders' parameters, not for the same ones again.
+    assert_eq!(
+        media::flv_configs(&file),
+        [first.tracks[0].config.clone(), second.tracks[0].config.clone()]
+    );
+    let mut more = second.tracks[1].clone();
+    more.id = edgerec::domain::sample::TrackId(9);
+    second.tracks.push(more);
+    let rendering = open(FileFormat::Flv, MemoryClip::new(&second));
+    assert_eq!(rendering.dropped_tracks(), ["track 9 (aac): FLV holds one track of a kind"]);
+    let silent = rtmp(&source("open-gop"), 0);
+    let refused = render::open(FileFormat::Aac, Arc::new(MemoryClip::new(&silent)));
+    assert!(matches!(refused, Err(render::RenderError::NothingToHold { format: "aac" })));
 }
 
 #[test]

@@ -245,3 +245,17 @@ pub fn flv_times(file: &[u8]) -> (Vec<i64>, Vec<i64>) {
     }
     (video, audio)
 }
+
+/// The configurations in the video tags.
+pub fn flv_configs(file: &[u8]) -> Vec<Vec<u8>> {
+    let (mut configs, mut at) = (Vec::new(), 13);
+    while at < file.len() {
+        let len = u32::from_be_bytes([0, file[at + 1], file[at + 2], file[at + 3]]) as usize;
+        let body = &file[at + 11..at + 11 + len];
+        if (file[at], body[1]) == (9, 0) {
+            configs.push(body[5..].to_vec());
+        }
+        at += 11 + len + 4;
+    }
+    configs
+}

@@ -40,3 +40,22 @@ pub fn counters_run_on(ts: &[u8]) -> bool {
         last.insert(pid, counter).is_none_or(|before| counter == (before + 1) & 0x0f)
     })
 }
+
+/// What the PES packets of a PID carry.
+pub fn pes_contents(ts: &[u8], pid: u16) -> Vec<Vec<u8>> {
+    let mut contents: Vec<Vec<u8>> = Vec::new();
+    for packet in ts.chunks(188) {
+        if u16::from(packet[1] & 0x1f) << 8 | u16::from(packet[2]) != pid {
+            continue;
+        }
+        let field = if packet[3] & 0x20 == 0 { 0 } else { usize::from(packet[4]) + 1 };
+        let mut payload = &packet[4 + field..];
+        if packet[1] & 0x40 != 0 {
+            assert_eq!(payload[..3], [0, 0, 1]);
+            payload = &payload[9 + usize::from(payload[8])..];
+            contents.push(Vec::new());
+        }
+        contents.last_mut().unwrap().extend_from_slice(payload);
+    }
+    contents
+}

@@ -156,3 +156,46 @@ pub fn minimal_script_data<'a>(tracks: impl Iterator<Item = &'a Track>) -> Vec<u
     out.extend_from_slice(&[0, 0, 9]);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::sample::TrackId;
+
+    fn track(codec: Codec, shape: Shape) -> Track {
+        Track { id: TrackId(1), codec, timescale: 1_000, config: Bytes::new(), shape }
+    }
+
+    const PICTURE: Shape = Shape::Video { width: 640, height: 360 };
+
+    #[test]
+    fn hevc_is_enhanced_and_composition_may_be_negative() {
+        let hevc = track(Codec::H265, PICTURE);
+        let sample = |key, composition_ms| Packet::Sample { key, composition_ms };
+        let (bytes, len) = body_header(&hevc, sample(true, 80));
+        assert_eq!(bytes[..len], [0x91, b'h', b'v', b'c', b'1', 0, 0, 80]);
+        let (bytes, len) = body_header(&hevc, sample(false, -1));
+        assert_eq!(bytes[..len], [0xa1, b'h', b'v', b'c', b'1', 255, 255, 255]);
+        let (bytes, len) = body_header(&hevc, Packet::Config);
+        assert_eq!(bytes[..len], [0x90, b'h', b'v', b'c', b'1']);
+        let (bytes, len) = body_header(&track(Codec::H264, PICTURE), sample(false, 1 << 40));
+        assert_eq!(bytes[..len], [0x27, 1, 0x7f, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn time_is_written_modulo_32_bits_with_its_high_byte_last() {
+        let header = tag_header(TAG_VIDEO, 0x01_0203, (7 << 32) + 0x1122_3344);
+        assert_eq!(header, [9, 1, 2, 3, 0x22, 0x33, 0x44, 0x11, 0, 0, 0]);
+        assert_eq!(back_pointer(5), [0, 0, 0, 16]);
+    }
+
+    #[test]
+    fn wideband_g711_has_no_form_in_flv() {
+        let g711 =
+            |sample_rate, channels| track(Codec::PcmAlaw, Shape::Audio { sample_rate, channels });
+        assert!(can_hold(&g711(8_000, 1)) && can_hold(&g711(8_000, 2)));
+        assert!(!can_hold(&g711(16_000, 1)) && !can_hold(&g711(8_000, 3)));
+    }
+}
