@@ -30,7 +30,7 @@ async fn small_files_are_single_puts() {
         assert!(receipt.url.starts_with(&server.settings().endpoint), "{}", receipt.url);
         assert!(!receipt.url.contains('?'), "no signature in {}", receipt.url);
         let stored = server.object(&key(&shelf, *file, "")).await.expect("stored");
-        assert!(stored == made_up.bytes(0), "bytes as rendered");
+        assert!(stored == made_up.bytes(0), "{} bytes of {}", stored.len(), receipt.size);
     }
     assert_eq!(server.count("PUT", "object"), 3);
     let lengths: Vec<_> = server.log().into_iter().filter_map(|seen| seen.declared).collect();

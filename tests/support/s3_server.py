@@ -27,6 +27,7 @@ from werkzeug.test import Client
 PORT, ACCESS_KEY, SECRET_KEY, BUCKET = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 MOTO = DomainDispatcherApplication(create_backend_app)
 INNER = Client(MOTO)
+BACKEND = s3_backends["123456789012"]["aws"]
 LOCK = threading.Lock()
 FAULTS = []
 
@@ -105,13 +106,16 @@ def gate(environ, start_response):
     method, uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
     path = uri.partition("?")[0]
     if path == "/__control":
-        start_response("200 OK", [])
-        return [control(environ)]
+        answer = control(environ)
+        start_response("200 OK", [("Content-Length", str(len(answer)))])
+        return [answer]
     if path.startswith("/__object/"):
-        found = s3_backends["123456789012"]["aws"].get_object(
+        found = BACKEND.get_object(
             BUCKET, unquote(path.removeprefix("/__object/")))
-        start_response("200 OK" if found else "404 Not Found", [])
-        return [found.value if found else b""]
+        value = found.value if found else b""
+        length = [("Content-Length", str(len(value)))]
+        start_response("200 OK" if found else "404 Not Found", length)
+        return [value]
     params = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
     part = params.get("partNumber")
     kind_of = "part" if part else "complete" if "uploadId" in params else \
@@ -131,6 +135,10 @@ def gate(environ, start_response):
     wrong = signature_error(method, uri, environ["HTTP_HOST"])
     if wrong:
         return answer("403 Forbidden", [], error(wrong, "not signed as it should be"))
+    upload = params.get("uploadId")
+    if upload and upload not in BACKEND.get_bucket(BUCKET).multiparts:
+        # As S3 does it; moto itself fails with 500 here.
+        return answer("404 Not Found", [], error("NoSuchUpload", "no such upload"))
     fault = take_fault(method, part, kind_of)
     if fault == "busy":
         return answer("503 Slow Down", [], error("SlowDown", "please slow down"))
@@ -159,7 +167,7 @@ def gate(environ, start_response):
     return answer(got["status"], headers, content)
 
 
-logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 made = INNER.put(f"/{BUCKET}")
 assert made.status_code == 200, made.status
 server = make_server("127.0.0.1", PORT, gate, threaded=True)

@@ -78,7 +78,7 @@ impl HttpClient {
             .with_tls_config(tls_config(extra_roots)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(NetConnector::new(net, limits.connect));
+            .wrap_connector(NetConnector::new(net, limits.connect, limits.window));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
