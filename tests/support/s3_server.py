@@ -1,7 +1,7 @@
 """An S3 server for tests: moto behind a gate that checks every signature with botocore, writes
 one JSON line for each request to stdout, and makes faults when told to.
 
-Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET. Prints {"ready": port} when it listens.
+Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET [CERTIFICATE KEY]. Prints {"ready": port} when it listens.
 Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
 {"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads); GET /__object/KEY
 gives the stored bytes without a signature."""
@@ -28,6 +28,7 @@ PORT, ACCESS_KEY, SECRET_KEY, BUCKET = int(sys.argv[1]), sys.argv[2], sys.argv[3
 MOTO = DomainDispatcherApplication(create_backend_app)
 INNER = Client(MOTO)
 BACKEND = s3_backends["123456789012"]["aws"]
+SCHEME = "https" if len(sys.argv) > 5 else "http"
 LOCK = threading.Lock()
 FAULTS = []
 
@@ -58,7 +59,7 @@ def signature_error(method, uri, host):
     rest = "&".join(p for p in query.split("&") if not p.startswith("X-Amz-Signature="))
     region = params["X-Amz-Credential"].split("/")[2]
     auth = S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", region)
-    request = AWSRequest(method, f"http://{host}{path}?{rest}", headers={"host": host})
+    request = AWSRequest(method, f"{SCHEME}://{host}{path}?{rest}", headers={"host": host})
     request.context["timestamp"] = stamp
     wanted = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
     return None if hmac.compare_digest(wanted, given) else "SignatureDoesNotMatch"
@@ -170,6 +171,7 @@ def gate(environ, start_response):
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 made = INNER.put(f"/{BUCKET}")
 assert made.status_code == 200, made.status
-server = make_server("127.0.0.1", PORT, gate, threaded=True)
+tls = tuple(sys.argv[5:7]) or None
+server = make_server("127.0.0.1", PORT, gate, threaded=True, ssl_context=tls)
 say({"ready": server.server_port})
 server.serve_forever()
