@@ -14,13 +14,15 @@ use edgerec::platform::clock::{Clock, SystemClock};
 use edgerec::platform::net::SystemNet;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::memory_shelf::MemoryShelf;
+use crate::support::memory_shelf::{DEADLINE, MemoryShelf};
 
 /// A worker under way.
 pub struct Running {
     pub board: Arc<Board>,
     pub wake: Arc<Notify>,
+    shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -46,8 +48,9 @@ impl Running {
             wake: Arc::clone(&wake),
             settings,
         };
-        let task = tokio::spawn(worker.run(Default::default()));
-        Running { board, wake, task }
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(worker.run(shutdown.clone()));
+        Running { board, wake, shutdown, task }
     }
 
     /// Starts a worker that delivers to a bucket.
@@ -59,6 +62,13 @@ impl Running {
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
+    }
+
+    /// Ends the worker in order.
+    pub async fn shut_down(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(DEADLINE, self.task).await;
+        ended.expect("in time").expect("no panic");
     }
 
     /// Why a file is not delivered yet.

@@ -1,10 +1,16 @@
 //! The straight ways to a bucket, and restarts on the way.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use edgerec::delivery::http::HttpLimits;
+use edgerec::delivery::s3::S3Target;
 use edgerec::domain::ids::BootId;
 use edgerec::domain::time::{Instant, UnixMillis};
 use edgerec::platform::clock::{Clock, SystemClock};
+use edgerec::platform::net::SystemNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::bench::{Running, s3_target};
 use crate::support::memory_shelf::{MadeUp, MemoryShelf};
@@ -30,7 +36,7 @@ async fn small_files_are_single_puts() {
         assert!(receipt.url.starts_with(&server.settings().endpoint), "{}", receipt.url);
         assert!(!receipt.url.contains('?'), "no signature in {}", receipt.url);
         let stored = server.object(&key(&shelf, *file, "")).await.expect("stored");
-        assert!(stored == made_up.bytes(0), "bytes as rendered");
+        assert!(stored == made_up.bytes(0), "{} bytes of {}", stored.len(), receipt.size);
     }
     assert_eq!(server.count("PUT", "object"), 3);
     let lengths: Vec<_> = server.log().into_iter().filter_map(|seen| seen.declared).collect();
@@ -182,5 +188,48 @@ async fn a_clock_that_is_wrong_by_days_costs_one_more_request() {
     }
     let refused = server.log().iter().filter(|seen| seen.status == 403).count();
     assert!((1..=2).contains(&refused), "two may be on their way: {:?}", server.log());
+    running.kill().await;
+}
+
+/// A self-made certificate for this machine as PEM files, and its DER.
+fn certificate(folder: &std::path::Path) -> (PathBuf, PathBuf, CertificateDer<'static>) {
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let status = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "3", "-subj", "/CN=box test", "-addext"])
+        .args(["subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("openssl runs");
+    assert!(status.success());
+    let der = CertificateDer::from_pem_file(&certificate).expect("a certificate");
+    (certificate, key, der)
+}
+
+#[tokio::test]
+async fn tls_with_a_root_of_our_own_and_not_without() {
+    let folder = tempfile::tempdir().expect("scratch");
+    let (certificate, key, root) = certificate(folder.path());
+    let server = S3Server::start_tls(certificate, key).await;
+    let mut settings = server.settings();
+    settings.endpoint = settings.endpoint.replace("http:", "https:");
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 17 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_s3(&shelf, &settings);
+    let fate = shelf.until("a try", file, |fate| !fate.failures.is_empty()).await;
+    assert!(fate.failures[0].why.contains("certificate"), "{:?}", fate.failures);
+    running.kill().await;
+    assert!(server.log().is_empty(), "nothing was sent to a stranger");
+    let (net, clock) = (Arc::new(SystemNet), Arc::new(SystemClock::new()));
+    let target = S3Target::new(&settings, net, clock, HttpLimits::default(), &[root]);
+    let running = Running::start(&shelf, Arc::new(target.expect("good settings")));
+    let receipt = shelf.delivered(file).await;
+    assert_eq!(receipt.sha256, made_up.sha256());
+    assert!(receipt.url.starts_with("https://127.0.0.1"), "{}", receipt.url);
     running.kill().await;
 }

@@ -43,14 +43,21 @@ impl S3Server {
 
     /// Starts a server on a port, 0 for any.
     pub async fn start_on(port: u16) -> Self {
-        tokio::task::spawn_blocking(move || Self::launch(port)).await.expect("launched")
+        tokio::task::spawn_blocking(move || Self::launch(port, &[])).await.expect("launched")
     }
 
-    fn launch(port: u16) -> Self {
+    /// Starts a server that speaks TLS with this certificate and key (PEM files).
+    pub async fn start_tls(certificate: PathBuf, key: PathBuf) -> Self {
+        let launch = move || Self::launch(0, &[certificate, key]);
+        tokio::task::spawn_blocking(launch).await.expect("launched")
+    }
+
+    fn launch(port: u16, tls: &[PathBuf]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/s3_server.py");
         let mut child = Command::new(python())
             .arg(script)
             .args([&port.to_string(), ACCESS_KEY, SECRET_KEY, BUCKET])
+            .args(tls)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python starts");
