@@ -1,1 +1,3 @@
+//! The edgerec program.
+
 fn main() {}

@@ -1,1 +1,3 @@
-//! Placeholder while the tree is laid out.
+//! The command line: one file a subcommand.
+
+pub mod check_config;

@@ -94,6 +94,12 @@ impl FormatSet {
         self.0 == 0
     }
 
+    /// Members of either set.
+    #[must_use]
+    pub fn or(self, other: FormatSet) -> Self {
+        FormatSet(self.0 | other.0)
+    }
+
     /// Members of both sets.
     #[must_use]
     pub fn and(self, other: FormatSet) -> Self {

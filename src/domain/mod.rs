@@ -1,13 +1,25 @@
 //! What the product means, and nothing else: no clock, socket, file, async or log. Time and
 //! randomness come in as arguments.
 
+pub mod address;
 pub mod backoff;
 pub mod decode_order;
+pub mod document;
+pub mod eviction;
+pub mod faults;
+pub mod file_name;
 pub mod files;
 pub mod ids;
 pub mod limits;
+pub mod matching;
 pub mod origin;
+pub mod recording;
+pub mod rule_set;
 pub mod sample;
+pub mod secret;
+pub mod source;
 pub mod stream_key;
+pub mod template;
 pub mod time;
 pub mod timeline;
+pub mod upload_order;

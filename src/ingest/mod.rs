@@ -3,4 +3,5 @@
 
 pub mod admission;
 pub mod intake;
+pub mod rtmp;
 pub mod rtsp;

@@ -3,4 +3,8 @@
 
 pub mod clip;
 pub mod codec;
+pub mod flv;
+pub mod fmp4;
+pub mod hls;
 pub mod render;
+pub mod ts;

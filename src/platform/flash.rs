@@ -72,6 +72,10 @@ pub trait Flash: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Whether a path exists.
     fn exists(&self, path: &Path) -> bool;
+    /// The path with all links followed; a file system without links gives the path itself.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
     /// Room on the file system of a path.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes the exclusive lock on a file that must exist; `WouldBlock` if another holds it.
@@ -138,6 +142,10 @@ impl Flash for SystemFlash {
 
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

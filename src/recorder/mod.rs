@@ -1,1 +1,150 @@
-//! Placeholder while the tree is laid out.
+//! Samples in, sealed fragments out: decides by the rules in force what becomes of a stream,
+//! drives the recording machine, cuts fragments, and hands them to the ring. Never waits; time and
+//! randomness come in as arguments.
+
+pub mod fragmenter;
+pub mod live;
+pub mod media_clock;
+pub mod session;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tracing::{error, info};
+
+use crate::domain::ids::{BootId, RecordingId, SessionId};
+use crate::domain::matching::{Decision, Match, RuleTable};
+use crate::domain::recording::{Recording, RecordingPlan};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::Instant;
+use crate::recorder::live::{LiveEntry, LiveSession, LiveTable};
+use crate::recorder::session::{RecordedSession, SessionParts};
+use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
+use crate::ring::fragment::SessionStart;
+use crate::ring::handle::Ring;
+
+/// How streams are recorded, whatever the rules say.
+#[derive(Debug, Clone, Copy)]
+pub struct RecorderSettings {
+    /// Streams that no rule matches are kept in the ring.
+    pub keep_all: bool,
+    /// Longest HLS file, in seconds.
+    pub hls_clip_max_s: u32,
+    /// A larger sample is dropped, in bytes.
+    pub sample_bytes_max: usize,
+}
+
+/// A stream that begins.
+#[derive(Debug)]
+pub struct Beginning {
+    /// Which stream.
+    pub key: StreamKey,
+    /// How it comes (`rtmp`, `rtsp`).
+    pub protocol: &'static str,
+    /// Query string of the push URL; may hold secrets.
+    pub query: String,
+    /// When.
+    pub now: Instant,
+    /// In which boot.
+    pub boot_id: BootId,
+}
+
+/// As many streams are recorded as the box can.
+#[derive(Debug, thiserror::Error)]
+#[error("the box records as many streams as it can")]
+pub struct Full;
+
+/// Records streams into a ring.
+pub struct Recorder {
+    ring: Arc<Ring>,
+    rules: Arc<ArcSwap<RuleTable>>,
+    live: Arc<LiveTable>,
+    settings: RecorderSettings,
+}
+
+/// What becomes of a stream.
+pub enum Session {
+    /// It goes to the ring.
+    Recorded(Box<RecordedSession>),
+    /// Nothing asks to keep it: its media ends here, no byte of it reaches flash.
+    Unrecorded(LiveEntry),
+}
+
+impl Recorder {
+    /// A recorder that decides by `rules` and enters sessions into `live`.
+    #[must_use]
+    pub fn new(
+        ring: Arc<Ring>,
+        rules: Arc<ArcSwap<RuleTable>>,
+        live: Arc<LiveTable>,
+        settings: RecorderSettings,
+    ) -> Self {
+        Recorder { ring, rules, live, settings }
+    }
+
+    /// Begins a session under the rules in force now; they stay its rules to its end. `random`
+    /// gives uniform numbers for identities.
+    ///
+    /// # Errors
+    /// As many streams are recorded as the box can.
+    pub fn begin(
+        &self,
+        beginning: Beginning,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<Session, Full> {
+        let Beginning { key, protocol, query, now, boot_id } = beginning;
+        let decision = self.rules.load().resolve(&key);
+        let id = SessionId(random() >> 1);
+        info!(stream = %key, session = %id, decision = decision.word(), "session begins");
+        let live = LiveSession { session: id, began: now, decision: decision.clone() };
+        let enter = || LiveEntry::new(self.live.clone(), key.clone(), live);
+        let (recordings, starts): (Vec<_>, Vec<_>) = match &decision {
+            Decision::Record(matched) => {
+                let one = self.recording(matched, RecordingId(random() >> 1));
+                std::iter::once(one).unzip()
+            }
+            Decision::Unmatched if self.settings.keep_all => Default::default(),
+            Decision::Unmatched | Decision::NoRecord(_) => {
+                return Ok(Session::Unrecorded(enter()));
+            }
+        };
+        let lane = self.ring.lanes.open().ok_or(Full)?;
+        let entry = enter();
+        let session = Arc::new(SessionStart { id, key, boot_id, began: now, protocol, query });
+        let (catalog, stored) = (self.ring.catalog.clone(), session.clone());
+        catalog.post(move |state| {
+            if let Err(error) = state.begin_session(&stored, &starts) {
+                error!(%error, "a session could not be entered into the catalog");
+            }
+        });
+        Ok(Session::Recorded(Box::new(RecordedSession::new(SessionParts {
+            session,
+            recordings,
+            lane,
+            catalog,
+            entry,
+            settings: self.settings,
+        }))))
+    }
+
+    fn recording(&self, matched: &Match, id: RecordingId) -> (Recording, RecordingStart) {
+        let template = &matched.template;
+        let plan = RecordingPlan::of_template(id, template, self.settings.hls_clip_max_s);
+        let files = template.formats().iter().filter_map(|format| {
+            let params = template.params(format)?;
+            Some(FilePlan {
+                format: format.name().to_owned(),
+                storage_time_s: u64::from(params.storage_time_s),
+                name_pattern: params.vod_file_name.as_str().to_owned(),
+            })
+        });
+        let content = RecordingContent {
+            template: template.name.clone(),
+            rule: matched.rule.to_string(),
+            layer: matched.layer.to_string(),
+            revision: matched.revision,
+            files: files.collect(),
+        };
+        (Recording::new(plan), RecordingStart { id, content })
+    }
+}

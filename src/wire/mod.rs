@@ -1,1 +1,3 @@
-//! Placeholder while the tree is laid out.
+//! Protocols as state machines over bytes, without I/O.
+
+pub mod rtmp;

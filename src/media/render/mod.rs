@@ -4,7 +4,23 @@
 //! a reboot. It holds at most [`RENDERING_BYTES_MAX`](crate::domain::limits::RENDERING_BYTES_MAX)
 //! of memory, also for twelve hours.
 
-use crate::media::clip::ClipError;
+pub mod aac;
+pub mod flv;
+pub mod hls;
+pub mod index;
+pub mod merge;
+pub mod mp4;
+mod mp4_moov;
+mod mp4_tables;
+pub mod payload;
+pub mod program;
+pub mod stream;
+pub mod ts;
+
+use std::sync::Arc;
+
+use crate::domain::files::FileFormat;
+use crate::media::clip::{ClipError, ClipSource};
 
 /// One object of a file. FLV, MP4 and AAC have a single one with an empty name; HLS has the
 /// segments (and init sections) first and `index.m3u8` last.
@@ -48,4 +64,20 @@ pub trait Rendering: Send + Sync {
     fn total_len(&self) -> u64 {
         self.objects().iter().map(|object| object.len).sum()
     }
+}
+
+/// Opens the rendering of a clip in a format: looks at every fragment's `moof` once.
+///
+/// # Errors
+/// The clip cannot be read, or the format holds none of its tracks.
+pub fn open(
+    format: FileFormat,
+    clip: Arc<dyn ClipSource>,
+) -> Result<Box<dyn Rendering>, RenderError> {
+    Ok(match format {
+        FileFormat::Flv => Box::new(flv::FlvRendering::open(clip)?),
+        FileFormat::Hls => Box::new(hls::HlsRendering::open(clip)?),
+        FileFormat::Mp4 => Box::new(mp4::Mp4Rendering::open(clip)?),
+        FileFormat::Aac => Box::new(aac::AacRendering::open(clip)?),
+    })
 }

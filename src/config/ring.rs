@@ -1,0 +1,106 @@
+//! `[ring]`: where media is kept, how much of it, and how often it is made durable.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::quantity::{parse_duration, parse_size};
+use crate::config::section::{Reading, Section};
+use crate::domain::eviction::OnFull;
+use crate::domain::limits::PAGE_BYTES;
+
+/// Smallest slot, in bytes.
+const SLOT_BYTES_MIN: u64 = 1 << 20;
+/// Largest slot, in bytes: a fragment is found by its page number in 16 bits.
+const SLOT_BYTES_MAX: u64 = 256 << 20;
+/// Fewest slots of a ring.
+const SLOTS_MIN: u64 = 8;
+/// Most slots of a ring: their names have six digits.
+const SLOTS_MAX: u64 = 1_000_000;
+/// Shortest time between two syncs.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longest time between two syncs.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// Shortest HLS clip.
+const HLS_CLIP_MIN: Duration = Duration::from_secs(1);
+/// Longest HLS clip.
+const HLS_CLIP_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+const _: () = assert!(SLOT_BYTES_MIN.is_multiple_of(PAGE_BYTES));
+
+/// The ring as used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingConfig {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Everything in it stays below this, in bytes; at least eight slots.
+    pub capacity_bytes: u64,
+    /// Size of a slot in bytes, a multiple of a page.
+    pub slot_bytes: u64,
+    /// Time between two syncs.
+    pub sync_interval: Duration,
+    /// Streams that no rule matches are kept in the ring.
+    pub keep_all: bool,
+    /// A missing ring is created.
+    pub create: bool,
+    /// What happens to undelivered media when the ring is full.
+    pub on_full: OnFull,
+    /// Longest HLS clip; `None` is the smaller of twelve hours and a quarter of the ring.
+    pub hls_clip_max: Option<Duration>,
+}
+
+impl RingConfig {
+    pub(super) fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let before = reading.count();
+        let path = section.path("path", reading).unwrap_or_else(|| "/data/edgerec".into());
+        let capacity_bytes = section.parsed("capacity", reading, parse_size).unwrap_or(24 << 30);
+        let slot_bytes = section
+            .parsed("slot", reading, |text| {
+                let bytes = parse_size(text)?;
+                if !(SLOT_BYTES_MIN..=SLOT_BYTES_MAX).contains(&bytes) {
+                    return Err("is outside 1MiB..=256MiB".to_owned());
+                }
+                if !bytes.is_multiple_of(PAGE_BYTES) {
+                    return Err(format!("is not a multiple of {PAGE_BYTES} bytes"));
+                }
+                Ok(bytes)
+            })
+            .unwrap_or(16 << 20);
+        let slots = capacity_bytes / slot_bytes;
+        // With another fault in the sizes this one would be about a default.
+        if reading.count() == before && !(SLOTS_MIN..=SLOTS_MAX).contains(&slots) {
+            let what = format!("holds {slots} slots, {SLOTS_MIN}..={SLOTS_MAX} are allowed");
+            section.fault("capacity", what, reading);
+        }
+        let sync_interval = section
+            .parsed("sync_interval", reading, |text| {
+                duration_within(text, SYNC_INTERVAL_MIN, SYNC_INTERVAL_MAX)
+            })
+            .unwrap_or(Duration::from_secs(1));
+        let keep_all = section.flag("keep_all", reading).unwrap_or(false);
+        let create = section.flag("create", reading).unwrap_or(false);
+        let on_full = section.parsed("on_full", reading, str::parse).unwrap_or_default();
+        let hls_clip_max = section.parsed("hls_clip_max", reading, |text| {
+            duration_within(text, HLS_CLIP_MIN, HLS_CLIP_MAX)
+        });
+        section.finish(reading);
+        RingConfig {
+            path,
+            capacity_bytes,
+            slot_bytes,
+            sync_interval,
+            keep_all,
+            create,
+            on_full,
+            hls_clip_max,
+        }
+    }
+}
+
+fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (min..=max).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("is outside {min:?}..={max:?}"))
+    }
+}

@@ -1,0 +1,221 @@
+//! What every waiting file is doing, for those who ask: on its way, resting after a failure, or
+//! waiting for its turn. There is always a reason in words.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::delivery::settings::{DeliverySettings, Rest};
+use crate::delivery::target::Meter;
+use crate::domain::backoff::Backoff;
+use crate::domain::ids::FileId;
+use crate::domain::time::BootTime;
+use crate::domain::upload_order::WaitingFile;
+
+/// What a waiting file is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits, and why.
+    Queued {
+        /// For people.
+        why: String,
+    },
+    /// It is on its way.
+    Uploading {
+        /// Bytes of it that are out.
+        bytes: u64,
+    },
+}
+
+/// A shared view of the queue at work. Cheap to ask at any time; no call waits for I/O.
+pub struct Board {
+    state: Mutex<State>,
+    file_rest: Rest,
+}
+
+struct State {
+    moving: HashMap<FileId, Arc<Meter>>,
+    resting: HashMap<FileId, Resting>,
+    target_backoff: Backoff,
+    target_rests: Option<Pause>,
+    stopped: Option<String>,
+}
+
+struct Resting {
+    backoff: Backoff,
+    pause: Pause,
+}
+
+#[derive(Clone)]
+struct Pause {
+    until: BootTime,
+    why: String,
+}
+
+impl Board {
+    /// A board on which nothing happens yet.
+    #[must_use]
+    pub fn new(settings: &DeliverySettings) -> Self {
+        let target = settings.target_rest;
+        Board {
+            state: Mutex::new(State {
+                moving: HashMap::new(),
+                resting: HashMap::new(),
+                target_backoff: Backoff::new(target.first, target.longest),
+                target_rests: None,
+                stopped: None,
+            }),
+            file_rest: settings.file_rest,
+        }
+    }
+
+    /// What a waiting file is doing.
+    #[must_use]
+    pub fn standing(&self, file: FileId, now: BootTime) -> Standing {
+        let state = self.lock();
+        if let Some(meter) = state.moving.get(&file) {
+            return Standing::Uploading { bytes: meter.position() };
+        }
+        let pauses =
+            [state.resting.get(&file).map(|resting| &resting.pause), state.target_rests.as_ref()];
+        let longest =
+            pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|p| p.until);
+        let why = match (&state.stopped, longest) {
+            (Some(why), _) => why.clone(),
+            (None, Some(pause)) => {
+                let left = pause.until.since(now).as_millis().div_ceil(1000);
+                format!("{}, next try in {left} s", pause.why)
+            }
+            (None, None) => "waiting for its turn".to_owned(),
+        };
+        Standing::Queued { why }
+    }
+
+    /// A file sets out.
+    pub(super) fn begin(&self, file: FileId) -> Arc<Meter> {
+        let meter = Arc::new(Meter::default());
+        self.lock().moving.insert(file, Arc::clone(&meter));
+        meter
+    }
+
+    /// A file is through, or set aside for good.
+    pub(super) fn finish(&self, file: FileId) {
+        let mut state = self.lock();
+        state.moving.remove(&file);
+        state.resting.remove(&file);
+    }
+
+    /// The target works: its rest is over.
+    pub(super) fn target_works(&self) {
+        let mut state = self.lock();
+        state.target_backoff.reset();
+        state.target_rests = None;
+    }
+
+    /// A file failed and rests; gives how many attempts in a row have failed. `random` is uniform.
+    pub(super) fn rest_file(&self, file: FileId, why: &str, now: BootTime, random: u64) -> u32 {
+        let rest = self.file_rest;
+        let mut state = self.lock();
+        state.moving.remove(&file);
+        let new = || Resting {
+            backoff: Backoff::new(rest.first, rest.longest),
+            pause: Pause { until: now, why: String::new() },
+        };
+        let resting = state.resting.entry(file).or_insert_with(new);
+        resting.pause = pause(resting.backoff.next_delay(random), why, now);
+        resting.backoff.failures()
+    }
+
+    /// The target failed a file, which is ready again as soon as the target is; gives how many
+    /// attempts in a row have failed.
+    pub(super) fn rest_target(&self, file: FileId, why: &str, now: BootTime, random: u64) -> u32 {
+        let mut state = self.lock();
+        state.moving.remove(&file);
+        let new = pause(state.target_backoff.next_delay(random), why, now);
+        state.target_rests = Some(new);
+        state.target_backoff.failures()
+    }
+
+    /// Nothing goes out any more, and why.
+    pub(super) fn stop(&self, file: FileId, why: &str) {
+        let mut state = self.lock();
+        state.moving.remove(&file);
+        state.stopped = Some(why.to_owned());
+    }
+
+    /// Until when nothing at all may set out; `None`: something may.
+    pub(super) fn target_rests_until(&self, now: BootTime) -> Option<BootTime> {
+        let state = self.lock();
+        if state.stopped.is_some() {
+            return Some(BootTime(u64::MAX));
+        }
+        state.target_rests.as_ref().map(|pause| pause.until).filter(|until| *until > now)
+    }
+
+    /// Leaves out files that are on their way and notes when the others may set out. Rests of
+    /// files that no longer wait are forgotten if the list is `complete`.
+    pub(super) fn annotate(&self, waiting: &mut Vec<WaitingFile>, complete: bool) {
+        let mut state = self.lock();
+        if complete {
+            let known: HashSet<FileId> = waiting.iter().map(|waiting| waiting.file).collect();
+            state.resting.retain(|file, _| known.contains(file));
+        }
+        waiting.retain(|waiting| !state.moving.contains_key(&waiting.file));
+        for file in waiting {
+            file.not_before = state.resting.get(&file.file).map(|resting| resting.pause.until);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No holder leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pause from `now` on. Times count in whole milliseconds; a pause is never cut short.
+fn pause(delay: Duration, why: &str, now: BootTime) -> Pause {
+    let ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    Pause { until: BootTime(now.0.saturating_add(ms)), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: FileId = FileId(7);
+
+    fn why(board: &Board, now: u64) -> String {
+        match board.standing(FILE, BootTime(now)) {
+            Standing::Queued { why } => why,
+            Standing::Uploading { bytes } => format!("{bytes} bytes"),
+        }
+    }
+
+    #[test]
+    fn there_is_always_a_reason() {
+        let board = Board::new(&DeliverySettings::default());
+        assert_eq!(why(&board, 0), "waiting for its turn");
+        board.begin(FILE).add(12);
+        assert_eq!(why(&board, 0), "12 bytes");
+        for _ in 0..5 {
+            board.rest_target(FILE, "target unreachable", BootTime(0), u64::MAX);
+        }
+        assert_eq!(why(&board, 4_500), "target unreachable, next try in 12 s");
+        board.target_works();
+        assert_eq!(why(&board, 0), "waiting for its turn");
+        board.rest_file(FILE, "no room", BootTime(0), u64::MAX);
+        assert_eq!(why(&board, 0), "no room, next try in 5 s");
+        board.stop(FILE, "bad endpoint");
+        assert_eq!(why(&board, 0), "bad endpoint");
+    }
+
+    #[test]
+    fn rests_of_files_that_left_are_forgotten() {
+        let board = Board::new(&DeliverySettings::default());
+        board.rest_file(FILE, "x", BootTime(0), u64::MAX);
+        board.annotate(&mut Vec::new(), false);
+        assert_eq!(board.lock().resting.len(), 1);
+        board.annotate(&mut Vec::new(), true);
+        assert!(board.lock().resting.is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Request bodies: short ones whole, media as it is rendered, in small pieces.
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::delivery::checksum::Checksums;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::shelf::ShelfError;
+use crate::delivery::target::Meter;
+use crate::media::render::Rendering;
+
+/// Bytes that are rendered at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Pieces that wait between rendering and sending; rendering waits when they are this many.
+const CHUNKS_AHEAD: usize = 2;
+
+/// A request body of known length.
+pub struct RequestBody {
+    source: Source,
+    /// Bytes that are still to be handed to the connection.
+    left: u64,
+    /// Bytes that the connection has taken.
+    taken: Arc<AtomicU64>,
+}
+
+enum Source {
+    Whole(Bytes),
+    Rendered { chunks: mpsc::Receiver<Result<Bytes, io::Error>>, meter: Arc<Meter> },
+}
+
+impl RequestBody {
+    /// A body that is there as a whole.
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let left = bytes.len() as u64;
+        RequestBody { source: Source::Whole(bytes), left, taken: Arc::default() }
+    }
+
+    /// Bytes in all that are still to go.
+    #[must_use]
+    pub(super) fn len(&self) -> u64 {
+        self.left
+    }
+
+    /// Counts what the connection has taken.
+    #[must_use]
+    pub(super) fn taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let bytes = match &mut self.source {
+            Source::Whole(bytes) => std::mem::take(bytes),
+            Source::Rendered { chunks, meter } => match chunks.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(bytes))) => {
+                    meter.add(bytes.len() as u64);
+                    bytes
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => {
+                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+                }
+            },
+        };
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// The reading side of a rendered body: ends with the checksums once everything was read.
+pub struct RangeRead(JoinHandle<Result<Checksums, DeliveryError>>);
+
+impl RangeRead {
+    /// The checksums with the range taken in.
+    ///
+    /// # Errors
+    /// The rendering failed, or the body was dropped before its end (`Cancelled`).
+    pub async fn finish(self) -> Result<Checksums, DeliveryError> {
+        match self.0.await {
+            Ok(result) => result,
+            Err(error) => Err(DeliveryError::Shelf(ShelfError::Failed(Box::new(error)))),
+        }
+    }
+}
+
+/// A body with the bytes of `range` of an object, rendered as the connection takes them.
+/// `sums` are taken along. Holds at most a few pieces of 64 KiB.
+#[must_use]
+pub fn read_range(
+    rendering: Arc<dyn Rendering>,
+    object: usize,
+    range: Range<u64>,
+    mut sums: Checksums,
+    meter: Arc<Meter>,
+) -> (RequestBody, RangeRead) {
+    let left = range.end.saturating_sub(range.start);
+    let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = (range.end - offset).min(CHUNK_BYTES as u64);
+            let mut buf = vec![0; usize::try_from(len).expect("at most a chunk")];
+            if let Err(error) = rendering.read_at(object, offset, &mut buf) {
+                // The request must break off: the store must not take what came so far.
+                let _ = sender.blocking_send(Err(io::Error::other("rendering failed")));
+                return Err(DeliveryError::Render(error));
+            }
+            sums.update(&buf);
+            sender.blocking_send(Ok(buf.into())).map_err(|_| DeliveryError::Cancelled)?;
+            offset += len;
+        }
+        Ok(sums)
+    });
+    let source = Source::Rendered { chunks, meter };
+    (RequestBody { source, left, taken: Arc::default() }, RangeRead(reader))
+}

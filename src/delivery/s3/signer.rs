@@ -1,0 +1,173 @@
+//! Signed addresses of S3 requests. A signed address is a secret for an hour: it is never logged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use hyper::header::{DATE, HeaderMap};
+use jiff::Timestamp;
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use url::{Host, Url};
+
+use crate::delivery::error::DeliveryError;
+use crate::delivery::settings::S3Settings;
+use crate::platform::clock::Clock;
+
+/// How long a signed address is good.
+const SIGNATURE_LIFE: Duration = Duration::from_secs(3600);
+/// The store's clock is believed over ours if they differ by more than this, in milliseconds.
+const SKEW_MS_MIN: i64 = 5 * 60 * 1000;
+/// Services that want the bucket in the host name; others have it in the path.
+const BUCKET_IN_HOST: [&str; 3] = [".amazonaws.com", ".myqcloud.com", ".aliyuncs.com"];
+
+/// Makes signed addresses for one bucket.
+pub(super) struct Signer {
+    pub(super) bucket: Bucket,
+    pub(super) credentials: Credentials,
+    clock: Arc<dyn Clock>,
+    /// The store's clock minus ours, in milliseconds; for signing only.
+    skew_ms: AtomicI64,
+}
+
+impl Signer {
+    pub(super) fn new(settings: &S3Settings, clock: Arc<dyn Clock>) -> Result<Self, DeliveryError> {
+        let wrong = |what: &str| DeliveryError::Settings(what.to_owned());
+        let endpoint =
+            Url::parse(&settings.endpoint).map_err(|_| wrong("the endpoint is no address"))?;
+        if settings.bucket.is_empty() || settings.bucket.contains('/') {
+            return Err(wrong("the bucket has no usable name"));
+        }
+        let style = url_style(&endpoint, &settings.bucket);
+        let bucket = Bucket::new(endpoint, style, settings.bucket.clone(), settings.region.clone())
+            .map_err(|error| DeliveryError::Settings(format!("the endpoint: {error}")))?;
+        let credentials = Credentials::new(
+            settings.access_key_id.clone(),
+            settings.secret_access_key.expose().to_owned(),
+        );
+        Ok(Signer { bucket, credentials, clock, skew_ms: AtomicI64::new(0) })
+    }
+
+    /// The signed address of a request.
+    pub(super) fn sign<'a>(&self, action: &impl S3Action<'a>) -> Url {
+        let now = Timestamp::from_millisecond(self.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        action.sign_with_time(SIGNATURE_LIFE, &now)
+    }
+
+    /// After a refusal: takes over the store's clock if ours is far from it. Tells whether
+    /// another try makes sense for that.
+    pub(super) fn adopt_clock(&self, headers: &HeaderMap) -> bool {
+        let Some(theirs_ms) = headers
+            .get(DATE)
+            .and_then(|date| date.to_str().ok())
+            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+            .map(|date| date.timestamp().as_millisecond())
+        else {
+            return false;
+        };
+        if theirs_ms.abs_diff(self.now_ms()) < SKEW_MS_MIN.unsigned_abs() {
+            return false;
+        }
+        let ours_ms = self.clock.now().wall.unix.0;
+        self.skew_ms.store(theirs_ms.saturating_sub(ours_ms), Ordering::Relaxed);
+        true
+    }
+
+    /// The store's time as far as we know it.
+    fn now_ms(&self) -> i64 {
+        let ours_ms = self.clock.now().wall.unix.0;
+        ours_ms.saturating_add(self.skew_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Where the bucket's name goes.
+fn url_style(endpoint: &Url, bucket: &str) -> UrlStyle {
+    let label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match endpoint.host() {
+        Some(Host::Domain(host))
+            if BUCKET_IN_HOST.iter().any(|suffix| host.ends_with(suffix))
+                && bucket.bytes().all(label) =>
+        {
+            UrlStyle::VirtualHost
+        }
+        _ => UrlStyle::Path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+    use rusty_s3::actions::UploadPart;
+
+    use super::*;
+    use crate::delivery::settings::Secret;
+    use crate::domain::ids::BootId;
+    use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+
+    struct FixedClock(i64);
+
+    impl Clock for FixedClock {
+        fn now(&self) -> Instant {
+            let wall = WallTime { unix: UnixMillis(self.0), quality: ClockQuality::Trusted };
+            Instant { boot: BootTime(0), wall }
+        }
+
+        fn boot_id(&self) -> BootId {
+            BootId([1; 16])
+        }
+    }
+
+    fn signer(endpoint: &str, unix_ms: i64) -> Signer {
+        let settings = S3Settings {
+            endpoint: endpoint.into(),
+            bucket: "box-files".into(),
+            region: "us-east-1".into(),
+            access_key_id: "AKID".into(),
+            secret_access_key: Secret::new("secret"),
+            prefix: String::new(),
+        };
+        Signer::new(&settings, Arc::new(FixedClock(unix_ms))).expect("good settings")
+    }
+
+    fn part_url(signer: &Signer) -> Url {
+        let key = "d/a/%E6%97%A5/x.mp4";
+        signer.sign(&UploadPart::new(&signer.bucket, Some(&signer.credentials), key, 3, "up+/="))
+    }
+
+    /// The expected address was computed with botocore 1.44 (`S3SigV4QueryAuth`).
+    #[test]
+    fn address_is_the_one_botocore_computes() {
+        let url = part_url(&signer("http://127.0.0.1:9000", 1_790_000_000_000));
+        assert_eq!(url.as_str(), EXPECTED_PART_URL);
+    }
+
+    const EXPECTED_PART_URL: &str = "http://127.0.0.1:9000/box-files/d/a/%25E6%2597%25A5/x.mp4?\
+         X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKID%2F20260921%2Fus-east-1%2Fs3%2Faws4_request\
+         &X-Amz-Date=20260921T141320Z&X-Amz-Expires=3600&X-Amz-SignedHeaders=host&partNumber=3\
+         &uploadId=up%2B%2F%3D&X-Amz-Signature=6924153944e5216a4b4fd2ebf573e43549b4c31a80b59ee346ddc98605b8ee7e";
+
+    #[test]
+    fn bucket_goes_where_the_service_wants_it() {
+        for (endpoint, expected) in [
+            ("https://cos.ap-guangzhou.myqcloud.com", "box-files.cos.ap-guangzhou.myqcloud.com/d"),
+            ("https://s3.eu-west-1.amazonaws.com", "box-files.s3.eu-west-1.amazonaws.com/d"),
+            ("http://10.0.0.3:9000", "10.0.0.3:9000/box-files/d"),
+            ("https://minio.example.com", "minio.example.com/box-files/d"),
+        ] {
+            let url = signer(endpoint, 0).bucket.object_url("d");
+            assert!(url.as_str().ends_with(&format!("//{expected}")), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_store_clock_is_taken_over_once_and_only_if_far_off() {
+        let signer = signer("http://127.0.0.1:9000", 0);
+        let mut headers = HeaderMap::new();
+        assert!(!signer.adopt_clock(&headers));
+        headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:04:00 GMT"));
+        assert!(!signer.adopt_clock(&headers));
+        headers.insert(DATE, HeaderValue::from_static("Mon, 21 Sep 2026 14:13:20 GMT"));
+        assert!(signer.adopt_clock(&headers));
+        assert!(!signer.adopt_clock(&headers), "a second refusal has another reason");
+        assert!(part_url(&signer).as_str().contains("X-Amz-Date=20260921T141320Z"));
+    }
+}

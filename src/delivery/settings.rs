@@ -1,0 +1,106 @@
+//! Settings of delivery as used: where files go and how many at a time. Secrets never show.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself, for signing only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where files go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetSettings {
+    /// A folder, for instance of a USB disk or a network share.
+    Directory {
+        /// The folder; it must exist, it is never made.
+        root: PathBuf,
+    },
+    /// A bucket behind the S3 protocol.
+    S3(S3Settings),
+}
+
+/// A bucket and the right to write to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Settings {
+    /// `http://` or `https://` address of the service, without the bucket.
+    pub endpoint: String,
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Region for the signature.
+    pub region: String,
+    /// Public half of the key.
+    pub access_key_id: String,
+    /// Secret half of the key.
+    pub secret_access_key: Secret,
+    /// In front of every key, without slashes at the ends; empty for none.
+    pub prefix: String,
+}
+
+/// How delivery works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliverySettings {
+    /// Files on their way at the same time, at least 1.
+    pub parallel: usize,
+    /// How long a target rests that failed.
+    pub target_rest: Rest,
+    /// How long a file rests that failed.
+    pub file_rest: Rest,
+}
+
+/// Bounds of a rest after failures: random between zero and a bound that doubles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// The bound after the first failure.
+    pub first: Duration,
+    /// The bound never grows over this.
+    pub longest: Duration,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        DeliverySettings {
+            parallel: 2,
+            target_rest: Rest { first: Duration::from_secs(1), longest: Duration::from_secs(60) },
+            file_rest: Rest { first: Duration::from_secs(5), longest: Duration::from_secs(600) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_has_no_secret() {
+        let settings = TargetSettings::S3(S3Settings {
+            endpoint: "https://s3.example.com".into(),
+            bucket: "b".into(),
+            region: "r".into(),
+            access_key_id: "id".into(),
+            secret_access_key: Secret::new("canary-5f2e"),
+            prefix: String::new(),
+        });
+        assert!(!format!("{settings:?}").contains("canary"));
+    }
+}

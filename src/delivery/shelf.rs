@@ -1,0 +1,108 @@
+//! The port of delivery: what it needs of catalog and ring.
+//!
+//! All methods block; delivery calls them on threads that may. A file is *waiting* from the
+//! moment it is whole until it is delivered or set aside.
+
+use crate::delivery::error::{BoxedError, ErrorClass};
+use crate::delivery::path::ObjectPath;
+use crate::delivery::progress::Progress;
+use crate::domain::files::FileFormat;
+use crate::domain::ids::FileId;
+use crate::domain::upload_order::WaitingFile;
+use crate::media::render::{RenderError, Rendering};
+
+/// What is to be delivered, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPlan {
+    /// Which file.
+    pub file_id: FileId,
+    /// Where it lies at the target; the same at every attempt.
+    pub object_path: ObjectPath,
+    /// Its format.
+    pub format: FileFormat,
+}
+
+/// Proof of a delivery: the target holds these bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Address of the file, or of the playlist, at the target; never with a signature.
+    pub url: String,
+    /// Bytes of all objects.
+    pub size: u64,
+    /// SHA-256 of the bytes of all objects, one after the other in the order of storing, in hex.
+    pub sha256: String,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `Retry` leaves the file waiting; `Drop` and `Quarantine` end its waiting for good; `Stop`
+    /// leaves it waiting until the settings change.
+    pub class: ErrorClass,
+    /// Attempts in a row that have failed since the service started, this one included.
+    pub attempts: u32,
+    /// What happened, for people.
+    pub why: String,
+}
+
+/// Catalog or ring could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// The file or its media is no longer there.
+    #[error("the file is gone")]
+    Gone,
+    /// The clip cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// Anything else; trying again may help.
+    #[error("the catalog failed")]
+    Failed(#[source] BoxedError),
+}
+
+/// Files that wait, their renderings, and what became of them.
+pub trait Shelf: Send + Sync {
+    /// Files that wait, at most `limit`: by priority, then by queue number. `not_before` is left
+    /// to delivery and may be `None`.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError>;
+
+    /// The plan of a waiting file. Its name is frozen (durably) from the first call on.
+    ///
+    /// # Errors
+    /// The catalog fails or the file is gone.
+    fn plan(&self, file: FileId) -> Result<DeliveryPlan, ShelfError>;
+
+    /// Opens the rendering. Its media is leased, so not evicted, until it is dropped.
+    ///
+    /// # Errors
+    /// The file is gone or cannot be rendered.
+    fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError>;
+
+    /// The progress last saved, if any.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn load_progress(&self, file: FileId) -> Result<Option<Progress>, ShelfError>;
+
+    /// Saves progress; durable before it returns.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn save_progress(&self, file: FileId, progress: &Progress) -> Result<(), ShelfError>;
+
+    /// The file is delivered: it no longer waits and its progress is dropped. Durable before it
+    /// returns.
+    ///
+    /// # Errors
+    /// The catalog fails; the file then still waits.
+    fn delivered(&self, file: FileId, receipt: &Receipt) -> Result<(), ShelfError>;
+
+    /// An attempt failed. With the classes `Drop` and `Quarantine` this is durable before it
+    /// returns; with `Retry` and `Stop` it need not be, so that a dead link costs no flash.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn failed(&self, file: FileId, failure: &Failure) -> Result<(), ShelfError>;
+}

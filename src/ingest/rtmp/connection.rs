@@ -1,0 +1,343 @@
+//! One connection: moves bytes between the socket and the session, and events to the assembler.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::limits::PUBLISHER_SILENT_MS;
+use crate::ingest::admission::LiveKey;
+use crate::ingest::intake::{Arrival, EndCause, Protocol, Refusal};
+use crate::ingest::rtmp::assembler::Assembler;
+use crate::ingest::rtmp::{BEFORE_PUBLISH_MAX, Context};
+use crate::platform::net;
+use crate::platform::random::random_u64;
+use crate::wire::rtmp::receive_buffer::ReceiveBuffer;
+use crate::wire::rtmp::server::{ServerEvent, ServerSession};
+use crate::wire::rtmp::url::PublishUrl;
+use crate::wire::rtmp::{OUTPUT_BYTES_MAX, RtmpError};
+
+/// Room between the socket and the session, before and after the publish is accepted.
+const BUFFER_BYTES_BEFORE_PUBLISH: usize = 16 << 10;
+const BUFFER_BYTES_PUBLISHING: usize = 64 << 10;
+/// A publisher that was told why it is closed has so long, and so many bytes, to read it.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES_MAX: usize = 1 << 20;
+const SILENT_MAX: Duration = Duration::from_millis(PUBLISHER_SILENT_MS);
+
+/// A publish that was accepted. Fields drop in this order: the stream has ended when its key is
+/// free.
+struct Publish {
+    assembler: Assembler,
+    replaced: CancellationToken,
+    cancelled: CancellationToken,
+    broken_tags: u64,
+    live: LiveKey,
+}
+
+/// Why a connection is closed.
+enum Close {
+    /// By the peer, or the socket broke.
+    Lost(Option<io::Error>),
+    /// The peer broke a rule.
+    Faulty(RtmpError),
+    /// It did not publish in time.
+    TooSlow,
+    /// Its publish was refused.
+    Refused(String),
+    /// Nothing came for too long.
+    Silent,
+    /// Another publisher took over.
+    Replaced,
+    /// The box wants it.
+    Cancelled,
+    /// Too many connections are waiting to publish.
+    Crowded,
+}
+
+impl Close {
+    fn cause(&self) -> EndCause {
+        match self {
+            Close::Lost(None) => {
+                EndCause::Disconnected("the peer closed the connection".to_owned())
+            }
+            Close::Lost(Some(error)) => EndCause::Disconnected(error.to_string()),
+            Close::Faulty(error) => EndCause::Faulty(error.to_string()),
+            Close::Refused(why) => EndCause::Faulty(why.clone()),
+            Close::Silent | Close::TooSlow => EndCause::Silent,
+            Close::Replaced => EndCause::Replaced,
+            Close::Cancelled | Close::Crowded => EndCause::Cancelled,
+        }
+    }
+}
+
+/// What woke the connection.
+enum Woken {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Deadline,
+    Close(Close),
+}
+
+pub(super) struct Connection {
+    context: Arc<Context>,
+    peer: SocketAddr,
+    reader: ReadHalf<Box<dyn net::Connection>>,
+    writer: WriteHalf<Box<dyn net::Connection>>,
+    /// Writing failed: replies are thrown away, but what still comes is read.
+    deaf: bool,
+    session: ServerSession,
+    buffer: ReceiveBuffer,
+    output: BytesMut,
+    publish: Option<Publish>,
+    /// Held while nothing is published.
+    permit: Option<OwnedSemaphorePermit>,
+    /// When the connection is closed unless it publishes.
+    publish_by: Instant,
+    heard: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(
+        context: Arc<Context>,
+        stream: Box<dyn net::Connection>,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let (reader, writer) = split(stream);
+        Connection {
+            context,
+            peer,
+            reader,
+            writer,
+            deaf: false,
+            session: ServerSession::new(random_u64()),
+            buffer: ReceiveBuffer::new(BUFFER_BYTES_BEFORE_PUBLISH),
+            output: BytesMut::new(),
+            publish: None,
+            permit: Some(permit),
+            publish_by: Instant::now() + BEFORE_PUBLISH_MAX,
+            heard: Instant::now(),
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn run(mut self) {
+        let close = loop {
+            let woken = self.wait().await;
+            if let Err(close) = self.handle(woken).await {
+                break close;
+            }
+        };
+        self.close(close).await;
+    }
+
+    async fn wait(&mut self) -> Woken {
+        // Before there is a publish only the shutdown can end the connection from outside.
+        let (replaced, cancelled) = match &self.publish {
+            Some(publish) => (&publish.replaced, &publish.cancelled),
+            None => (&self.context.shutdown, &self.context.shutdown),
+        };
+        let deadline = match &self.publish {
+            None => self.publish_by,
+            Some(publish) => self.deadline_publishing(publish),
+        };
+        tokio::select! {
+            biased;
+            () = self.context.shutdown.cancelled() => Woken::Close(Close::Cancelled),
+            () = cancelled.cancelled() => Woken::Close(Close::Cancelled),
+            () = replaced.cancelled() => Woken::Close(Close::Replaced),
+            wrote = self.writer.write(&self.output), if !self.output.is_empty() => {
+                Woken::Wrote(wrote)
+            }
+            read = self.reader.read(self.buffer.room()) => Woken::Read(read),
+            () = sleep_until(deadline) => Woken::Deadline,
+        }
+    }
+
+    /// The earlier of silence and the end of holding samples.
+    fn deadline_publishing(&self, publish: &Publish) -> Instant {
+        let silent = self.heard + SILENT_MAX;
+        let Some(until) = publish.assembler.held_until() else { return silent };
+        let left = until.since(self.context.clock.now().boot);
+        silent.min(Instant::now() + left)
+    }
+
+    async fn handle(&mut self, woken: Woken) -> Result<(), Close> {
+        match woken {
+            Woken::Close(close) => return Err(close),
+            Woken::Wrote(Ok(len)) if len > 0 => {
+                let _ = self.output.split_to(len);
+            }
+            Woken::Wrote(_) => {
+                self.deaf = true;
+                self.output.clear();
+            }
+            Woken::Read(Ok(0)) => return Err(Close::Lost(None)),
+            Woken::Read(Err(error)) => return Err(Close::Lost(Some(error))),
+            Woken::Read(Ok(len)) => {
+                self.buffer.fill(len);
+                self.heard = Instant::now();
+                if let Some(publish) = &self.publish {
+                    publish.live.touch(self.context.clock.now().boot);
+                }
+                return self.receive().await;
+            }
+            Woken::Deadline => match &mut self.publish {
+                None => return Err(Close::TooSlow),
+                Some(_) if self.heard.elapsed() >= SILENT_MAX => return Err(Close::Silent),
+                Some(publish) => publish.assembler.tick(self.context.clock.now().boot),
+            },
+        }
+        Ok(())
+    }
+
+    /// Lets the session work through what was read.
+    async fn receive(&mut self) -> Result<(), Close> {
+        loop {
+            let received = self.session.receive(self.buffer.filled());
+            self.collect_output();
+            let (used, event) = received.map_err(Close::Faulty)?;
+            self.buffer.consume(used);
+            let Some(event) = event else { break };
+            self.take(event).await?;
+            self.collect_output();
+        }
+        if self.output.len() > OUTPUT_BYTES_MAX {
+            return Err(Close::Faulty(RtmpError::OutputFull));
+        }
+        Ok(())
+    }
+
+    fn collect_output(&mut self) {
+        let new = self.session.output();
+        if self.deaf {
+            new.clear();
+        } else if self.output.is_empty() {
+            std::mem::swap(&mut self.output, new);
+        } else {
+            self.output.extend_from_slice(new);
+            new.clear();
+        }
+    }
+
+    async fn take(&mut self, event: ServerEvent) -> Result<(), Close> {
+        let now = self.context.clock.now().boot;
+        let result = match (event, &mut self.publish) {
+            (ServerEvent::Publish(url), _) => return self.begin(url).await,
+            (ServerEvent::Unpublish, _) => return self.unpublish(),
+            (ServerEvent::Video { timestamp_ms, body }, Some(publish)) => {
+                publish.assembler.video(timestamp_ms, &body, now)
+            }
+            (ServerEvent::Audio { timestamp_ms, body }, Some(publish)) => {
+                publish.assembler.audio(timestamp_ms, &body, now)
+            }
+            (ServerEvent::ScriptData(body), Some(publish)) => {
+                publish.assembler.script_data(body);
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        };
+        if let (Err(error), Some(publish)) = (result, &mut self.publish) {
+            publish.broken_tags += 1;
+            // Once a stream: a broken encoder would fill the log.
+            if publish.broken_tags == 1 {
+                tracing::warn!(key = %publish.live.key(), %error, "tag left out");
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, url: PublishUrl) -> Result<(), Close> {
+        let PublishUrl { key, query } = url;
+        if let Err(why) = self.context.check.check(&key, &query) {
+            return Err(self.refuse("NetStream.Publish.Denied", why));
+        }
+        let admitted = tokio::select! {
+            admitted = self.context.admission.admit(&key) => admitted,
+            () = self.context.shutdown.cancelled() => return Err(Close::Cancelled),
+        };
+        let peer = self.peer.to_string();
+        let arrival = Arrival { key: key.clone(), protocol: Protocol::Rtmp, query, peer };
+        let taken = admitted.and_then(|live| Ok((live, self.context.intake.admit(&arrival)?)));
+        let (live, sink) = taken.map_err(|refusal| {
+            let code = match refusal {
+                Refusal::AlreadyPublishing => "NetStream.Publish.BadName",
+                Refusal::Full | Refusal::Unavailable(_) => "NetStream.Publish.Failed",
+            };
+            self.refuse(code, refusal.to_string())
+        })?;
+        tracing::info!(%key, "publish begins");
+        let assembler = Assembler::new(sink);
+        let (replaced, cancelled) = (live.replaced(), assembler.cancelled());
+        self.publish = Some(Publish { assembler, replaced, cancelled, broken_tags: 0, live });
+        self.permit = None;
+        self.heard = Instant::now();
+        self.buffer.resize(BUFFER_BYTES_PUBLISHING);
+        self.session.accept();
+        Ok(())
+    }
+
+    fn refuse(&mut self, code: &str, why: String) -> Close {
+        self.session.refuse(code, &why);
+        self.collect_output();
+        Close::Refused(why)
+    }
+
+    fn unpublish(&mut self) -> Result<(), Close> {
+        self.end_publish(EndCause::Finished);
+        self.publish_by = Instant::now() + BEFORE_PUBLISH_MAX;
+        let permit = Arc::clone(&self.context.before_publish).try_acquire_owned();
+        self.permit = Some(permit.map_err(|_| Close::Crowded)?);
+        Ok(())
+    }
+
+    fn end_publish(&mut self, cause: EndCause) {
+        if let Some(publish) = self.publish.take() {
+            let Publish { assembler, live, broken_tags, .. } = publish;
+            tracing::info!(key = %live.key(), %cause, broken_tags, "publish ends");
+            assembler.end(cause);
+        }
+    }
+
+    /// Ends the stream first (its key is free then), tells the peer after that.
+    async fn close(mut self, close: Close) {
+        let cause = close.cause();
+        if self.publish.is_none() {
+            tracing::debug!(%cause, "closed before anything was published");
+        }
+        if let Close::Refused(why) = &close {
+            tracing::warn!(why, "publish refused");
+        }
+        self.end_publish(cause.clone());
+        if matches!(close, Close::Lost(_)) {
+            return;
+        }
+        self.session.kick(&cause.to_string());
+        self.collect_output();
+        self.permit = None;
+        let _ = timeout(FAREWELL_MAX, self.farewell()).await;
+    }
+
+    /// Sends what is left and waits for the peer to close: closing with bytes unread would throw
+    /// away what it has not read yet.
+    async fn farewell(&mut self) -> io::Result<()> {
+        self.writer.write_all(&self.output).await?;
+        self.writer.shutdown().await?;
+        let mut rest = [0; 4096];
+        let mut read = 0;
+        while read < FAREWELL_BYTES_MAX {
+            match self.reader.read(&mut rest).await? {
+                0 => break,
+                len => read += len,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! FLV: tag bodies as RTMP carries them (and files as the renderer writes them).
+
+pub mod mux;
+pub mod tag;

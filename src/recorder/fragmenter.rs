@@ -1,0 +1,144 @@
+//! Cuts samples into fragments.
+
+use std::sync::Arc;
+
+use crate::domain::ids::FragmentSequence;
+use crate::domain::limits::{
+    FRAGMENT_AGE_MS_MAX, FRAGMENT_AGE_MS_MIN, FRAGMENT_BYTES_TARGET, FRAGMENT_SAMPLES_MAX,
+};
+use crate::domain::sample::{Sample, Track};
+use crate::domain::time::{BootTime, Instant};
+use crate::media::fmp4::fragment_head;
+use crate::ring::fragment::{Fragment, SegmentStart};
+use crate::ring::layout::SealRecordings;
+
+/// Collects the samples of the fragment that grows.
+#[derive(Debug)]
+pub struct Fragmenter {
+    segment: Arc<SegmentStart>,
+    next: u32,
+    /// Samples of each track, in the order of the segment's tracks.
+    runs: Vec<Vec<Sample>>,
+    samples: usize,
+    bytes: usize,
+    opening: Option<Opening>,
+}
+
+/// What the first sample of a fragment decides.
+#[derive(Debug)]
+struct Opening {
+    arrived: Instant,
+    last_arrived: BootTime,
+    media_start_ms: i64,
+    media_end_ms: i64,
+    key: bool,
+    recordings: SealRecordings,
+}
+
+impl Fragmenter {
+    /// A fragmenter for a segment; fragments are numbered from `next` on.
+    #[must_use]
+    pub fn new(segment: Arc<SegmentStart>, next: FragmentSequence) -> Self {
+        let runs = segment.tracks.iter().map(|_| Vec::new()).collect();
+        Fragmenter { segment, next: next.0, runs, samples: 0, bytes: 0, opening: None }
+    }
+
+    /// The segment.
+    #[must_use]
+    pub fn segment(&self) -> &Arc<SegmentStart> {
+        &self.segment
+    }
+
+    /// The number of the next fragment.
+    #[must_use]
+    pub fn next_sequence(&self) -> FragmentSequence {
+        FragmentSequence(self.next)
+    }
+
+    /// Whether the fragment must be cut before `sample`: it is old, large, or `sample` is a place
+    /// to begin (`key`) and the fragment is not too young.
+    #[must_use]
+    pub fn is_due(&self, sample: &Sample, key: bool, now: BootTime) -> bool {
+        let Some(opening) = &self.opening else { return false };
+        let age_ms = u64::try_from(now.since(opening.arrived.boot).as_millis()).unwrap_or(u64::MAX);
+        age_ms >= FRAGMENT_AGE_MS_MAX
+            || (key && age_ms >= FRAGMENT_AGE_MS_MIN)
+            || self.bytes + sample.data.len() > FRAGMENT_BYTES_TARGET
+            || self.samples >= FRAGMENT_SAMPLES_MAX
+    }
+
+    /// Whether no sample waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    /// Adds a sample; the first one decides what the fragment belongs to.
+    pub fn add(
+        &mut self,
+        sample: Sample,
+        track: &Track,
+        now: Instant,
+        media_ms: i64,
+        media_end_ms: i64,
+        recordings: impl FnOnce() -> SealRecordings,
+    ) {
+        let Some(run) = self.segment.tracks.iter().position(|known| known.id == track.id) else {
+            return;
+        };
+        let key = sample.key && (track.is_video() || !has_video(&self.segment.tracks));
+        let opening = self.opening.get_or_insert_with(|| Opening {
+            arrived: now,
+            last_arrived: now.boot,
+            media_start_ms: media_ms,
+            media_end_ms,
+            key,
+            recordings: recordings(),
+        });
+        opening.last_arrived = now.boot;
+        opening.media_end_ms = opening.media_end_ms.max(media_end_ms);
+        self.samples += 1;
+        self.bytes += sample.data.len();
+        self.runs[run].push(sample);
+    }
+
+    /// Ends the fragment; `None` if no sample waits.
+    pub fn cut(&mut self) -> Option<Box<Fragment>> {
+        let opening = self.opening.take()?;
+        let runs: Vec<(&Track, &[Sample])> = self
+            .segment
+            .tracks
+            .iter()
+            .zip(&self.runs)
+            .filter(|(_, samples)| !samples.is_empty())
+            .map(|(track, samples)| (track, samples.as_slice()))
+            .collect();
+        let sequence = FragmentSequence(self.next);
+        let head = fragment_head(self.next.wrapping_add(1), &runs);
+        let mut payload = Vec::with_capacity(self.samples);
+        for run in &mut self.runs {
+            payload.extend(run.drain(..).map(|sample| sample.data));
+        }
+        self.next += 1;
+        self.samples = 0;
+        self.bytes = 0;
+        Some(Box::new(Fragment {
+            segment: self.segment.clone(),
+            sequence,
+            head,
+            payload,
+            first_arrival: opening.arrived,
+            last_arrival: opening.last_arrived,
+            media_start_ms: opening.media_start_ms,
+            media_end_ms: opening.media_end_ms,
+            key: opening.key,
+            recordings: opening.recordings,
+        }))
+    }
+}
+
+/// Whether there is a video track.
+#[must_use]
+pub fn has_video(tracks: &[Track]) -> bool {
+    tracks.iter().any(Track::is_video)
+}

@@ -1,0 +1,79 @@
+//! The streams that are live now, and what was decided about them when they began.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::ids::SessionId;
+use crate::domain::matching::Decision;
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::Instant;
+
+/// A stream that is live.
+#[derive(Debug, Clone)]
+pub struct LiveSession {
+    /// Its session.
+    pub session: SessionId,
+    /// When it began.
+    pub began: Instant,
+    /// What the rules said then.
+    pub decision: Decision,
+}
+
+/// All streams that are live.
+#[derive(Debug, Default)]
+pub struct LiveTable(Mutex<BTreeMap<StreamKey, LiveSession>>);
+
+impl LiveTable {
+    /// Enters a session.
+    pub fn enter(&self, key: StreamKey, session: LiveSession) {
+        self.table().insert(key, session);
+    }
+
+    /// Removes a session, unless a newer one of the same key has taken its place.
+    pub fn leave(&self, key: &StreamKey, session: SessionId) {
+        let mut table = self.table();
+        if table.get(key).is_some_and(|live| live.session == session) {
+            table.remove(key);
+        }
+    }
+
+    /// The live session of a stream.
+    #[must_use]
+    pub fn get(&self, key: &StreamKey) -> Option<LiveSession> {
+        self.table().get(key).cloned()
+    }
+
+    /// How many are live.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<StreamKey, LiveSession>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a session out of the table when dropped.
+#[derive(Debug)]
+pub struct LiveEntry {
+    table: Arc<LiveTable>,
+    key: StreamKey,
+    session: SessionId,
+}
+
+impl LiveEntry {
+    /// Enters a session for as long as the entry lives.
+    #[must_use]
+    pub fn new(table: Arc<LiveTable>, key: StreamKey, session: LiveSession) -> Self {
+        let id = session.session;
+        table.enter(key.clone(), session);
+        LiveEntry { table, key, session: id }
+    }
+}
+
+impl Drop for LiveEntry {
+    fn drop(&mut self) {
+        self.table.leave(&self.key, self.session);
+    }
+}

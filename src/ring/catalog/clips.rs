@@ -1,0 +1,134 @@
+//! From files and time ranges to clips in the ring.
+
+use rusqlite::params;
+
+use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
+use crate::domain::stream_key::StreamKey;
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::durable::{sql, unsql};
+use crate::ring::catalog::open::Span;
+use crate::ring::clip::Lease;
+use crate::ring::layout::SlotPlace;
+
+/// What is needed to open a clip: its spans, and the lease that keeps them.
+pub struct ClipSpans {
+    /// In order.
+    pub spans: Vec<Span>,
+    /// Taken before anybody else could evict.
+    pub lease: Lease,
+}
+
+/// A piece of the ring that overlaps a time range.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeSegment {
+    /// All of the segment, as a span.
+    pub span: Span,
+    /// Arrival of its first sample, Unix milliseconds.
+    pub first_ms: i64,
+    /// Arrival of its last sample, Unix milliseconds.
+    pub last_ms: i64,
+}
+
+impl CatalogState {
+    /// The spans of a file, the growing one included.
+    ///
+    /// # Errors
+    /// The database fails, or nothing of the file is in the ring.
+    pub fn file_spans(&self, file: FileId) -> Result<ClipSpans, RingError> {
+        let what = "reading spans";
+        let mut spans = self.stored_spans(file).map_err(RingError::catalog(what))?;
+        let growing = self.open_files.values().find(|open| open.id == file);
+        spans.extend(growing.and_then(|open| open.span));
+        if spans.is_empty() {
+            return Err(RingError::Gone(format!("file {file}")));
+        }
+        Ok(self.leased(spans))
+    }
+
+    /// The segments of a stream that overlap a range of wall time, the growing one included.
+    ///
+    /// # Errors
+    /// The database fails, or the ring holds nothing of the range.
+    pub fn range_spans(
+        &self,
+        key: &StreamKey,
+        from_ms: i64,
+        until_ms: i64,
+    ) -> Result<(Vec<RangeSegment>, Lease), RingError> {
+        let what = "reading segments";
+        let stored = self.stored_segments(key, from_ms, until_ms);
+        let mut segments = stored.map_err(RingError::catalog(what))?;
+        for open in self.open_segments.values() {
+            let ours = self.stream_of(open.session).map_err(RingError::catalog(what))?;
+            if ours.as_ref() == Some(key) && open.last_ms >= from_ms && open.first_ms <= until_ms {
+                let span = Span {
+                    place: open.place,
+                    segment_offset: open.start,
+                    start: open.media,
+                    end: open.end,
+                };
+                let (first_ms, last_ms) = (open.first_ms, open.last_ms);
+                segments.push(RangeSegment { span, first_ms, last_ms });
+            }
+        }
+        segments.sort_by_key(|segment| segment.first_ms);
+        if segments.is_empty() {
+            return Err(RingError::Gone(format!("nothing of {key} in that range")));
+        }
+        let slots = segments.iter().map(|segment| segment.span.slot());
+        let lease = self.leases.take(slots);
+        Ok((segments, lease))
+    }
+
+    fn leased(&self, spans: Vec<Span>) -> ClipSpans {
+        let lease = self.leases.take(spans.iter().map(Span::slot));
+        ClipSpans { spans, lease }
+    }
+
+    fn stored_spans(&self, file: FileId) -> rusqlite::Result<Vec<Span>> {
+        self.db
+            .prepare_cached(
+                "SELECT slot, generation, segment, start, end FROM span WHERE file = ?1
+                 ORDER BY place",
+            )?
+            .query_map(params![sql(file.0)], |row| self.span(row))?
+            .collect()
+    }
+
+    fn stored_segments(
+        &self,
+        key: &StreamKey,
+        from_ms: i64,
+        until_ms: i64,
+    ) -> rusqlite::Result<Vec<RangeSegment>> {
+        self.db
+            .prepare_cached(
+                "SELECT segment.slot, segment.generation, segment.start, media, end, first_ms,
+                 last_ms FROM segment
+                 JOIN session ON session.id = segment.session
+                 JOIN stream ON stream.id = session.stream
+                 WHERE stream.domain = ?1 AND stream.app = ?2 AND stream.stream = ?3
+                 AND last_ms >= ?4 AND first_ms <= ?5",
+            )?
+            .query_map(params![key.domain(), key.app(), key.stream(), from_ms, until_ms], |row| {
+                let span = self.span(row)?;
+                Ok(RangeSegment { span, first_ms: row.get(5)?, last_ms: row.get(6)? })
+            })?
+            .collect()
+    }
+
+    /// Slot, generation, segment, start, end.
+    fn span(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<Span> {
+        Ok(Span {
+            place: SlotPlace {
+                directory: self.identity.directory,
+                slot: SlotIndex(row.get(0)?),
+                generation: SlotGeneration(unsql(row.get(1)?)),
+            },
+            segment_offset: unsql(row.get(2)?),
+            start: unsql(row.get(3)?),
+            end: unsql(row.get(4)?),
+        })
+    }
+}

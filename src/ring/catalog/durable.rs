@@ -1,0 +1,596 @@
+//! What became durable is entered into the catalog: fragments extend segments, spans and files;
+//! closed slots and ended sessions finish them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::domain::files::FileFormat;
+use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SlotIndex};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::open::{
+    FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
+};
+use crate::ring::fragment::{SegmentStart, SessionStart};
+use crate::ring::lane::SessionEnd;
+use crate::ring::layout::{Seal, SealRecording, SlotPlace};
+
+/// A fragment that is on flash for good.
+#[derive(Debug, Clone)]
+pub struct DurableFragment {
+    /// What it is a part of.
+    pub segment: Arc<SegmentStart>,
+    /// Its seal.
+    pub seal: Seal,
+    /// Where its `moof` begins, in bytes from the start of the slot.
+    pub offset: u64,
+    /// Where the next thing may begin.
+    pub end: u64,
+}
+
+/// Something that is durable, in the order it happened.
+#[derive(Debug)]
+pub enum DurableEvent {
+    /// A fragment.
+    Fragment(DurableFragment),
+    /// A slot is full.
+    SlotClosed(SlotPlace),
+    /// The flash failed in a slot; what was durable in it stays readable.
+    SlotFailed(SlotPlace),
+    /// A session is over.
+    SessionEnded(SessionEnd),
+    /// A fragment could not be written.
+    FragmentLost {
+        /// Of which session.
+        session: Arc<SessionStart>,
+        /// When its first sample came.
+        first_arrival: Instant,
+        /// How much media it held, in milliseconds.
+        media_ms: i64,
+    },
+}
+
+impl CatalogState {
+    /// Enters a session and its recordings, before their first fragment.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn begin_session(
+        &mut self,
+        session: &SessionStart,
+        recordings: &[RecordingStart],
+    ) -> Result<(), RingError> {
+        let what = "entering a session";
+        let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
+        insert_session(&transaction, session)
+            .and_then(|stream| {
+                for recording in recordings {
+                    insert_recording(&transaction, stream, session, recording)?;
+                }
+                transaction.commit()
+            })
+            .map_err(RingError::catalog(what))
+    }
+
+    /// Enters what became durable, in one transaction.
+    ///
+    /// # Errors
+    /// The database fails; the slots still hold everything.
+    pub fn apply(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
+        self.enter(events, false)
+    }
+
+    /// Like [`apply`](Self::apply), for fragments found again in open slots after a crash.
+    pub(super) fn replay(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
+        self.enter(events, true)
+    }
+
+    /// Enters an interval of missing media into the gap ledger.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn enter_gap(
+        &mut self,
+        session: &SessionStart,
+        from: Instant,
+        media_ms: i64,
+        cause: &str,
+    ) -> Result<(), RingError> {
+        self.db
+            .transaction()
+            .and_then(|transaction| {
+                insert_gap(&transaction, session, from, media_ms, cause)?;
+                transaction.commit()
+            })
+            .map_err(RingError::catalog("entering a gap"))
+    }
+
+    /// Finishes every file that still grows.
+    pub(super) fn finish_open_files(&mut self) -> Result<(), RingError> {
+        let keys: Vec<_> = self.open_files.keys().copied().collect();
+        self.in_entry(true, |entry| keys.into_iter().try_for_each(|key| entry.finish_file(key)))
+    }
+
+    fn enter(&mut self, events: Vec<DurableEvent>, replaying: bool) -> Result<(), RingError> {
+        self.in_entry(replaying, |entry| {
+            events.into_iter().try_for_each(|event| entry.enter(event))
+        })
+    }
+
+    fn in_entry(
+        &mut self,
+        replaying: bool,
+        work: impl FnOnce(&mut Entry<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), RingError> {
+        let what = "entering durable media";
+        let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
+        let mut entry = Entry {
+            transaction: &transaction,
+            files: &mut self.open_files,
+            segments: &mut self.open_segments,
+            delivers: self.settings.delivers,
+            replaying,
+            finished: 0,
+        };
+        work(&mut entry).map_err(RingError::catalog(what))?;
+        let finished = entry.finished;
+        transaction.commit().map_err(RingError::catalog(what))?;
+        if finished > 0 {
+            self.news.notify_waiters();
+        }
+        Ok(())
+    }
+}
+
+/// One transaction's worth of entering.
+struct Entry<'a> {
+    transaction: &'a Transaction<'a>,
+    files: &'a mut HashMap<(RecordingId, FileFormat), OpenFile>,
+    segments: &'a mut HashMap<SlotIndex, OpenSegment>,
+    delivers: bool,
+    replaying: bool,
+    finished: usize,
+}
+
+impl Entry<'_> {
+    fn enter(&mut self, event: DurableEvent) -> rusqlite::Result<()> {
+        match event {
+            DurableEvent::Fragment(fragment) => self.fragment(&fragment),
+            DurableEvent::SlotClosed(place) => self.slot_done(place, SlotState::Closed),
+            DurableEvent::SlotFailed(place) => self.slot_done(place, SlotState::Failed),
+            DurableEvent::SessionEnded(end) => self.session_ended(&end),
+            DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
+                let cause = "the flash took no more";
+                insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
+            }
+        }
+    }
+
+    fn fragment(&mut self, fragment: &DurableFragment) -> rusqlite::Result<()> {
+        let place = fragment.seal.place;
+        let known = self.segments.get(&place.slot).is_some_and(|open| open.place == place);
+        if !known {
+            self.transaction
+                .prepare_cached("UPDATE slot SET state = ?2, generation = ?3 WHERE slot = ?1")?
+                .execute(params![place.slot.0, SlotState::Open as u8, sql(place.generation.0)])?;
+        }
+        self.segment(fragment)?;
+        for recording in &fragment.seal.recordings {
+            for format in recording.formats.iter() {
+                self.file(fragment, recording, format)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, fragment: &DurableFragment) -> rusqlite::Result<()> {
+        let seal = &fragment.seal;
+        let start = u64::from(seal.segment_offset);
+        let last_ms = wall_at(seal.first_arrival, seal.last_arrival);
+        if let Some(open) = self.segments.get_mut(&seal.place.slot) {
+            if open.place == seal.place && open.start == start {
+                open.end = fragment.end;
+                open.last_ms = last_ms;
+                return Ok(());
+            }
+            store_segment(self.transaction, open)?;
+        }
+        let open = OpenSegment {
+            place: seal.place,
+            session: seal.session,
+            start,
+            media: fragment.offset,
+            end: fragment.end,
+            first_sequence: seal.sequence,
+            first_ms: seal.first_arrival.wall.unix.0,
+            last_ms,
+        };
+        self.segments.insert(seal.place.slot, open);
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        fragment: &DurableFragment,
+        recording: &SealRecording,
+        format: FileFormat,
+    ) -> rusqlite::Result<()> {
+        let key = (recording.recording, format);
+        let seal = &fragment.seal;
+        if recording.begins.contains(format) {
+            self.finish_file(key)?;
+            let id = file_id(
+                &fragment.segment.session.key,
+                seal.session,
+                recording.recording,
+                seal.sequence,
+                format,
+            );
+            match stored_state(self.transaction, id)? {
+                Some(FileState::Recording) => self.adopt(key, seal)?,
+                // Replaying: the file was finished and stands in the catalog already.
+                Some(_) => return Ok(()),
+                None => self.begin_file(key, id, fragment)?,
+            }
+        } else if !self.files.contains_key(&key) {
+            if self.replaying {
+                self.adopt(key, seal)?;
+            } else {
+                let session = &fragment.segment.session;
+                let id = file_id(&session.key, seal.session, key.0, seal.sequence, format);
+                self.begin_file(key, id, fragment)?;
+            }
+        }
+        let Some(open) = self.files.get_mut(&key) else { return Ok(()) };
+        extend(self.transaction, open, fragment)
+    }
+
+    /// Enters a new file.
+    fn begin_file(
+        &mut self,
+        key: (RecordingId, FileFormat),
+        id: FileId,
+        fragment: &DurableFragment,
+    ) -> rusqlite::Result<()> {
+        let (recording, format) = key;
+        let session = &fragment.segment.session;
+        let stream = insert_session(self.transaction, session)?;
+        let content: Option<String> = self
+            .transaction
+            .prepare_cached("SELECT content FROM recording WHERE id = ?1")?
+            .query_row(params![sql(recording.0)], |row| row.get(0))
+            .optional()?;
+        let content = match content.and_then(|text| serde_json::from_str(&text).ok()) {
+            Some(content) => content,
+            None => {
+                // The row went down with the power; the seal says what matters.
+                let content = RecordingContent::unknown(formats_of(fragment, recording));
+                let start = RecordingStart { id: recording, content: content.clone() };
+                insert_recording(self.transaction, stream, session, &start)?;
+                content
+            }
+        };
+        let plan = content.plan(format);
+        let seal = &fragment.seal;
+        let tracks: Vec<&str> =
+            fragment.segment.tracks.iter().map(|track| track.codec.name()).collect();
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
+                 start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
+                 name_pattern, tracks) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?8, ?10, 0,
+                 ?11, ?12, ?13)",
+            )?
+            .execute(params![
+                sql(id.0),
+                sql(recording.0),
+                stream,
+                sql(seal.session.0),
+                format as u8,
+                seal.sequence.0,
+                sql(seal.first_arrival.boot.0),
+                seal.first_arrival.wall.unix.0,
+                seal.first_arrival.wall.quality == ClockQuality::Trusted,
+                seal.media_start_ms,
+                sql(plan.map_or(0, |plan| plan.storage_time_s)),
+                plan.map_or("", |plan| plan.name_pattern.as_str()),
+                serde_json::to_string(&tracks).expect("plain text"),
+            ])?;
+        let open = OpenFile {
+            id,
+            session: seal.session,
+            last_sequence: seal.sequence,
+            start: seal.first_arrival,
+            last_arrival: seal.last_arrival,
+            media_start_ms: seal.media_start_ms,
+            media_end_ms: seal.media_end_ms,
+            spans_stored: 0,
+            span: None,
+            bytes: 0,
+        };
+        self.files.insert(key, open);
+        Ok(())
+    }
+
+    /// Takes up again a file that was growing when the box went down.
+    fn adopt(&mut self, key: (RecordingId, FileFormat), seal: &Seal) -> rusqlite::Result<()> {
+        let adopted = self
+            .transaction
+            .prepare_cached(
+                "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, media_start_ms,
+                 duration_ms,
+                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id)
+                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0 AND session = ?3
+                 AND first_sequence <= ?4 ORDER BY first_sequence DESC LIMIT 1",
+            )?
+            .query_row(
+                params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0],
+                |row| {
+                    let media_start_ms: i64 = row.get(5)?;
+                    let quality =
+                        if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+                    let boot = BootTime(unsql(row.get(2)?));
+                    let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+                    Ok(OpenFile {
+                        id: FileId(unsql(row.get(0)?)),
+                        session: seal.session,
+                        last_sequence: FragmentSequence(row.get(1)?),
+                        start: Instant { boot, wall },
+                        last_arrival: boot,
+                        media_start_ms,
+                        media_end_ms: media_start_ms + row.get::<_, i64>(6)?,
+                        spans_stored: row.get(7)?,
+                        span: None,
+                        bytes: 0,
+                    })
+                },
+            )
+            .optional()?;
+        if let Some(open) = adopted {
+            self.files.insert(key, open);
+        }
+        Ok(())
+    }
+
+    /// A file is complete: its last span and its figures are stored.
+    fn finish_file(&mut self, key: (RecordingId, FileFormat)) -> rusqlite::Result<()> {
+        let Some(mut open) = self.files.remove(&key) else { return Ok(()) };
+        store_span(self.transaction, &mut open)?;
+        let (state, why) = finished_state(self.delivers);
+        self.transaction
+            .prepare_cached("UPDATE file SET state = ?2, why = ?3 WHERE id = ?1")?
+            .execute(params![sql(open.id.0), state as u8, why])?;
+        self.finished += 1;
+        Ok(())
+    }
+
+    fn slot_done(&mut self, place: SlotPlace, state: SlotState) -> rusqlite::Result<()> {
+        for open in self.files.values_mut() {
+            if open.span.is_some_and(|span| span.place == place) {
+                store_span(self.transaction, open)?;
+            }
+        }
+        if self.segments.get(&place.slot).is_some_and(|open| open.place == place) {
+            let open = self.segments.remove(&place.slot).expect("just seen");
+            store_segment(self.transaction, &open)?;
+        }
+        self.transaction
+            .prepare_cached(
+                "UPDATE slot SET state = ?2, age = (SELECT max(age) + 1 FROM slot)
+                 WHERE slot = ?1 AND generation = ?3",
+            )?
+            .execute(params![place.slot.0, state as u8, sql(place.generation.0)])?;
+        Ok(())
+    }
+
+    fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
+        for recording in &end.recordings {
+            for format in FileFormat::ALL {
+                self.finish_file((*recording, format))?;
+            }
+            self.transaction
+                .prepare_cached("UPDATE recording SET ended = 1 WHERE id = ?1")?
+                .execute(params![sql(recording.0)])?;
+        }
+        self.transaction
+            .prepare_cached("UPDATE session SET ended_ms = ?2, cause = ?3 WHERE id = ?1")?
+            .execute(params![sql(end.session.id.0), end.ended.wall.unix.0, end.cause])?;
+        Ok(())
+    }
+}
+
+/// State and reason of a file that has just been finished.
+pub(super) fn finished_state(delivers: bool) -> (FileState, &'static str) {
+    if delivers {
+        (FileState::Queued, "waits for its turn")
+    } else {
+        (FileState::Waiting, "no upload target is configured")
+    }
+}
+
+/// Adds a fragment to a file, starting a new span where the segment changes.
+fn extend(
+    transaction: &Transaction<'_>,
+    open: &mut OpenFile,
+    fragment: &DurableFragment,
+) -> rusqlite::Result<()> {
+    let seal = &fragment.seal;
+    let segment_offset = u64::from(seal.segment_offset);
+    match &mut open.span {
+        Some(span) if span.place == seal.place && span.segment_offset == segment_offset => {
+            span.end = fragment.end;
+        }
+        _ => {
+            store_span(transaction, open)?;
+            open.span = Some(Span {
+                place: seal.place,
+                segment_offset,
+                start: fragment.offset,
+                end: fragment.end,
+            });
+        }
+    }
+    open.session = seal.session;
+    open.last_sequence = seal.sequence;
+    open.last_arrival = seal.last_arrival;
+    open.media_end_ms = seal.media_end_ms.max(open.media_end_ms);
+    open.bytes += u64::from(seal.media_bytes);
+    Ok(())
+}
+
+/// Stores the growing span of a file, and the file's figures with it.
+fn store_span(transaction: &Transaction<'_>, open: &mut OpenFile) -> rusqlite::Result<()> {
+    if let Some(span) = open.span.take() {
+        transaction
+            .prepare_cached(
+                "INSERT INTO span (file, place, slot, generation, segment, start, end)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                sql(open.id.0),
+                open.spans_stored,
+                span.place.slot.0,
+                sql(span.place.generation.0),
+                sql(span.segment_offset),
+                sql(span.start),
+                sql(span.end)
+            ])?;
+        open.spans_stored += 1;
+        transaction
+            .prepare_cached("UPDATE file SET end_ms = ?2, duration_ms = ?3 WHERE id = ?1")?
+            .execute(params![
+                sql(open.id.0),
+                wall_at(open.start, open.last_arrival),
+                open.media_end_ms - open.media_start_ms
+            ])?;
+    }
+    Ok(())
+}
+
+fn store_segment(transaction: &Transaction<'_>, open: &OpenSegment) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO segment (slot, start, generation, session, media, end,
+             first_sequence, first_ms, last_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            open.place.slot.0,
+            sql(open.start),
+            sql(open.place.generation.0),
+            sql(open.session.0),
+            sql(open.media),
+            sql(open.end),
+            open.first_sequence.0,
+            open.first_ms,
+            open.last_ms
+        ])?;
+    Ok(())
+}
+
+/// The row of a stream, made if missing.
+pub(super) fn stream_id(transaction: &Transaction<'_>, key: &StreamKey) -> rusqlite::Result<i64> {
+    let parts = params![key.domain(), key.app(), key.stream()];
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO stream (domain, app, stream) VALUES (?1, ?2, ?3)")?
+        .execute(parts)?;
+    transaction
+        .prepare_cached("SELECT id FROM stream WHERE domain = ?1 AND app = ?2 AND stream = ?3")?
+        .query_row(parts, |row| row.get(0))
+}
+
+/// Enters a session if it is not known; gives the stream's row.
+pub(super) fn insert_session(
+    transaction: &Transaction<'_>,
+    session: &SessionStart,
+) -> rusqlite::Result<i64> {
+    let stream = stream_id(transaction, &session.key)?;
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO session (id, stream, boot_id, began_boot_ms, began_ms, trusted,
+             protocol, query) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            sql(session.id.0),
+            stream,
+            session.boot_id.0,
+            sql(session.began.boot.0),
+            session.began.wall.unix.0,
+            session.began.wall.quality == ClockQuality::Trusted,
+            session.protocol,
+            session.query
+        ])?;
+    Ok(stream)
+}
+
+fn insert_recording(
+    transaction: &Transaction<'_>,
+    stream: i64,
+    session: &SessionStart,
+    recording: &RecordingStart,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO recording (id, stream, session, content)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            sql(recording.id.0),
+            stream,
+            sql(session.id.0),
+            serde_json::to_string(&recording.content).expect("plain fields")
+        ])?;
+    Ok(())
+}
+
+fn insert_gap(
+    transaction: &Transaction<'_>,
+    session: &SessionStart,
+    from: Instant,
+    media_ms: i64,
+    cause: &str,
+) -> rusqlite::Result<()> {
+    let stream = stream_id(transaction, &session.key)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause)
+             VALUES (?1, ?2, ?3, ?3 + ?4, ?4, ?5)",
+        )?
+        .execute(params![stream, sql(session.id.0), from.wall.unix.0, media_ms, cause])?;
+    Ok(())
+}
+
+fn stored_state(transaction: &Transaction<'_>, id: FileId) -> rusqlite::Result<Option<FileState>> {
+    transaction
+        .prepare_cached("SELECT state FROM file WHERE id = ?1")?
+        .query_row(params![sql(id.0)], |row| Ok(FileState::from_number(row.get(0)?)))
+        .optional()
+}
+
+fn formats_of(
+    fragment: &DurableFragment,
+    recording: RecordingId,
+) -> crate::domain::files::FormatSet {
+    let all = &fragment.seal.recordings;
+    all.iter()
+        .find(|found| found.recording == recording)
+        .map_or_else(crate::domain::files::FormatSet::default, |found| found.formats)
+}
+
+/// Wall time of `later`, counted from an instant of the same boot.
+pub(super) fn wall_at(from: Instant, later: BootTime) -> i64 {
+    from.wall.unix.0 + i64::try_from(later.since(from.boot).as_millis()).unwrap_or(0)
+}
+
+/// A 63-bit number as SQLite keeps it.
+pub(super) fn sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Back from [`sql`].
+pub(super) fn unsql(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

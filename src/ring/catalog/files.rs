@@ -1,0 +1,245 @@
+//! Files as they are listed, and the steps of their delivery.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::domain::files::FileFormat;
+use crate::domain::ids::{FileId, RecordingId, SessionId};
+use crate::domain::stream_key::StreamKey;
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::durable::{sql, unsql, wall_at};
+use crate::ring::catalog::open::FileState;
+
+/// A file as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct FileRecord {
+    /// Its identity.
+    pub id: FileId,
+    /// Whose media it holds.
+    pub key: StreamKey,
+    /// Its format.
+    pub format: FileFormat,
+    /// The recording it is of.
+    pub recording: RecordingId,
+    /// Where it stands.
+    pub state: FileState,
+    /// Why it stands there, in words.
+    pub why: String,
+    /// Arrival of its first sample, Unix milliseconds.
+    pub start_ms: i64,
+    /// Arrival of its last sample, Unix milliseconds.
+    pub end_ms: i64,
+    /// Whether those two can be believed.
+    pub trusted: bool,
+    /// Arrival of its first sample since boot, in milliseconds.
+    pub start_boot_ms: u64,
+    /// The boot that counts from.
+    pub boot_id: [u8; 16],
+    /// Media time it covers, in milliseconds.
+    pub duration_ms: i64,
+    /// VodFileName; empty for the default.
+    pub name_pattern: String,
+    /// Where it goes; frozen at the first attempt to deliver.
+    pub object_path: Option<String>,
+    /// Bytes: as rendered once that is known, else of its media on flash.
+    pub size: u64,
+    /// SHA-256 as delivered.
+    pub sha256: Option<Vec<u8>>,
+    /// Where it can be had.
+    pub url: Option<String>,
+    /// Codecs of its tracks.
+    pub tracks: Vec<String>,
+    /// Tracks its format cannot hold.
+    pub dropped_tracks: Vec<String>,
+    /// Upload priority.
+    pub priority: i64,
+    /// Deliveries tried.
+    pub attempts: u32,
+}
+
+const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,
+    file.recording, file.state, file.why, file.start_ms, file.end_ms, file.trusted,
+    file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.object_path,
+    file.size, file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
+    file.attempts FROM file JOIN stream ON stream.id = file.stream
+    LEFT JOIN session ON session.id = file.session";
+
+impl CatalogState {
+    /// All files, the oldest first; those that grow with their figures of now.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn files(&self) -> Result<Vec<FileRecord>, RingError> {
+        self.select(&format!("SELECT {COLUMNS} ORDER BY file.start_ms, file.id"), [])
+    }
+
+    /// Finished files that wait to be delivered, the oldest first, at most `most`.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn queued(&self, most: u32) -> Result<Vec<FileRecord>, RingError> {
+        let text = format!(
+            "SELECT {COLUMNS} WHERE file.state IN (2, 3)
+             ORDER BY file.priority DESC, file.start_ms, file.id LIMIT ?1"
+        );
+        self.select(&text, params![most])
+    }
+
+    /// One file.
+    ///
+    /// # Errors
+    /// The database fails, or there is no such file.
+    pub fn file(&self, id: FileId) -> Result<FileRecord, RingError> {
+        let found = self.select(&format!("SELECT {COLUMNS} WHERE file.id = ?1"), [sql(id.0)])?;
+        found.into_iter().next().ok_or_else(|| RingError::Gone(format!("file {id}")))
+    }
+
+    /// Freezes where a file goes, durably.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn freeze_path(&mut self, id: FileId, path: &str) -> Result<(), RingError> {
+        self.durably("freezing a file's name", |transaction| {
+            transaction
+                .execute("UPDATE file SET object_path = ?2 WHERE id = ?1", params![sql(id.0), path])
+        })?;
+        Ok(())
+    }
+
+    /// Where the delivery of a file stands, in the target's own words.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn progress(&self, id: FileId) -> Result<Option<String>, RingError> {
+        self.db
+            .prepare_cached("SELECT content FROM progress WHERE file = ?1")
+            .and_then(|mut query| query.query_row([sql(id.0)], |row| row.get(0)).optional())
+            .map_err(RingError::catalog("reading progress"))
+    }
+
+    /// Keeps where the delivery of a file stands, durably.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_progress(&mut self, id: FileId, content: &str) -> Result<(), RingError> {
+        self.durably("keeping progress", |transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO progress (file, content) VALUES (?1, ?2)",
+                params![sql(id.0), content],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Says where a file stands and why.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_state(
+        &mut self,
+        id: FileId,
+        state: FileState,
+        why: &str,
+        attempts: u32,
+    ) -> Result<(), RingError> {
+        self.db
+            .prepare_cached("UPDATE file SET state = ?2, why = ?3, attempts = ?4 WHERE id = ?1")
+            .and_then(|mut update| update.execute(params![sql(id.0), state as u8, why, attempts]))
+            .map_err(RingError::catalog("keeping a file's state"))?;
+        Ok(())
+    }
+
+    /// A file is delivered: the far side has confirmed size and checksum. Durable.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn delivered(
+        &mut self,
+        id: FileId,
+        url: &str,
+        size: u64,
+        sha256: &[u8],
+        dropped_tracks: &[String],
+    ) -> Result<(), RingError> {
+        let dropped = serde_json::to_string(dropped_tracks).expect("plain text");
+        self.durably("entering a delivery", |transaction| {
+            transaction.execute(
+                "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5,
+                 dropped_tracks = ?6 WHERE id = ?1",
+                params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256, dropped],
+            )?;
+            transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])
+        })?;
+        Ok(())
+    }
+
+    /// The stream of a session.
+    pub(super) fn stream_of(&self, session: SessionId) -> rusqlite::Result<Option<StreamKey>> {
+        self.db
+            .prepare_cached(
+                "SELECT stream.domain, stream.app, stream.stream FROM stream
+                 JOIN session ON session.stream = stream.id WHERE session.id = ?1",
+            )?
+            .query_row([sql(session.0)], |row| stream_key(row, 0))
+            .optional()
+    }
+
+    fn select(
+        &self,
+        text: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<FileRecord>, RingError> {
+        let what = "listing files";
+        let mut query = self.db.prepare_cached(text).map_err(RingError::catalog(what))?;
+        let mut records = query
+            .query_map(parameters, record)
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(RingError::catalog(what))?;
+        for record in records.iter_mut().filter(|record| record.state == FileState::Recording) {
+            let mut growing = self.open_files.values();
+            if let Some(open) = growing.find(|open| open.id == record.id) {
+                record.end_ms = wall_at(open.start, open.last_arrival);
+                record.duration_ms = open.media_end_ms - open.media_start_ms;
+                record.size = open.bytes;
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
+    let texts = |at: usize| -> rusqlite::Result<Vec<String>> {
+        Ok(serde_json::from_str(&row.get::<_, String>(at)?).unwrap_or_default())
+    };
+    let format: u8 = row.get(4)?;
+    Ok(FileRecord {
+        id: FileId(unsql(row.get(0)?)),
+        key: stream_key(row, 1)?,
+        format: FileFormat::ALL[usize::from(format).min(3)],
+        recording: RecordingId(unsql(row.get(5)?)),
+        state: FileState::from_number(row.get(6)?),
+        why: row.get(7)?,
+        start_ms: row.get(8)?,
+        end_ms: row.get(9)?,
+        trusted: row.get(10)?,
+        start_boot_ms: unsql(row.get(11)?),
+        boot_id: row.get::<_, Option<[u8; 16]>>(12)?.unwrap_or_default(),
+        duration_ms: row.get(13)?,
+        name_pattern: row.get(14)?,
+        object_path: row.get(15)?,
+        size: unsql(row.get::<_, Option<i64>>(16)?.unwrap_or(0)),
+        sha256: row.get(17)?,
+        url: row.get(18)?,
+        tracks: texts(19)?,
+        dropped_tracks: texts(20)?,
+        priority: row.get(21)?,
+        attempts: row.get(22)?,
+    })
+}
+
+fn stream_key(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamKey> {
+    let part = |index: usize| row.get::<_, String>(at + index);
+    StreamKey::new(&part(0)?, &part(1)?, &part(2)?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
+}

@@ -1,0 +1,186 @@
+//! The catalog: what the box knows about its media, in SQLite (`state.db`, WAL), owned by one
+//! thread. There is no row per fragment: rows per slot, segment, span and file.
+//!
+//! Order of durability: media rows are committed with `synchronous=NORMAL` after the group sync
+//! that made the media durable, and become durable themselves with the next one (it covers the
+//! whole file system). What must survive before somebody acts on it (reservations, deliveries,
+//! losses) is committed with `synchronous=FULL`. What a crash takes from the rows is found again
+//! in the slots that were open.
+
+pub mod clips;
+pub mod durable;
+pub mod files;
+pub mod open;
+pub mod recover;
+pub mod reserve;
+pub mod schema;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use rusqlite::Connection;
+use tokio::sync::{Notify, oneshot};
+use tracing::error;
+
+use crate::domain::files::FileFormat;
+use crate::domain::ids::{RecordingId, SlotIndex};
+use crate::platform::clock::Clock;
+use crate::ring::RingError;
+use crate::ring::catalog::open::{OpenFile, OpenSegment};
+use crate::ring::clip::Leases;
+use crate::ring::identity::RingIdentity;
+
+/// Jobs that may wait for the catalog thread; who posts one more waits.
+const JOBS_WAITING_MAX: usize = 4_096;
+
+/// What to do when the ring is full and only undelivered media is left.
+pub use crate::domain::eviction::OnFull;
+
+/// How the catalog decides.
+#[derive(Debug, Clone, Copy)]
+pub struct CatalogSettings {
+    /// What may go when the ring is full.
+    pub on_full: OnFull,
+    /// Whether finished files are to be delivered somewhere.
+    pub delivers: bool,
+}
+
+type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
+
+/// The way to the catalog thread. Cheap to clone; the thread ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Catalog {
+    jobs: mpsc::SyncSender<Job>,
+    news: Arc<Notify>,
+}
+
+impl Catalog {
+    /// Starts the thread over an open state.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        mut state: CatalogState,
+    ) -> std::io::Result<(Catalog, std::thread::JoinHandle<()>)> {
+        let (jobs, waiting) = mpsc::sync_channel::<Job>(JOBS_WAITING_MAX);
+        let news = state.news.clone();
+        let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
+            for job in waiting {
+                job(&mut state);
+            }
+            state.close();
+        })?;
+        Ok((Catalog { jobs, news }, thread))
+    }
+
+    /// Has a job done, in order, without an answer.
+    pub fn post(&self, job: impl FnOnce(&mut CatalogState) + Send + 'static) {
+        if self.jobs.send(Box::new(job)).is_err() {
+            error!("the catalog thread is gone");
+        }
+    }
+
+    /// Has a job done and waits for its answer.
+    ///
+    /// # Errors
+    /// The job's own, or [`RingError::Closed`].
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut CatalogState) -> Result<T, RingError> + Send + 'static,
+    ) -> Result<T, RingError> {
+        let (answer, answered) = oneshot::channel();
+        self.post(move |state| {
+            // The asker may have given up.
+            let _ = answer.send(job(state));
+        });
+        answered.await.unwrap_or(Err(RingError::Closed))
+    }
+
+    /// Like [`call`](Self::call), for threads that may block.
+    ///
+    /// # Errors
+    /// The job's own, or [`RingError::Closed`].
+    pub fn call_blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut CatalogState) -> Result<T, RingError> + Send + 'static,
+    ) -> Result<T, RingError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.post(move |state| {
+            let _ = answer.send(job(state));
+        });
+        answered.recv().unwrap_or(Err(RingError::Closed))
+    }
+
+    /// Told whenever a file is finished.
+    #[must_use]
+    pub fn news(&self) -> Arc<Notify> {
+        self.news.clone()
+    }
+}
+
+/// What the catalog thread owns.
+pub struct CatalogState {
+    pub(super) db: Connection,
+    pub(super) identity: Arc<RingIdentity>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: CatalogSettings,
+    pub(super) open_files: HashMap<(RecordingId, FileFormat), OpenFile>,
+    pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
+    pub(super) leases: Arc<Leases>,
+    pub(super) news: Arc<Notify>,
+}
+
+impl CatalogState {
+    /// Opens the catalog of the ring at `path`, or makes an empty one.
+    ///
+    /// # Errors
+    /// The database cannot be opened or is damaged.
+    pub fn open(
+        path: &Path,
+        identity: Arc<RingIdentity>,
+        clock: Arc<dyn Clock>,
+        settings: CatalogSettings,
+        leases: Arc<Leases>,
+    ) -> Result<Self, RingError> {
+        let db = schema::open(&database_path(path), &identity)?;
+        Ok(CatalogState {
+            db,
+            identity,
+            clock,
+            settings,
+            open_files: HashMap::new(),
+            open_segments: HashMap::new(),
+            leases,
+            news: Arc::new(Notify::new()),
+        })
+    }
+
+    /// Runs `work` in a transaction that is durable when this returns.
+    pub(super) fn durably<T>(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, RingError> {
+        self.db.pragma_update(None, "synchronous", "FULL").map_err(RingError::catalog(what))?;
+        let done = self.db.transaction().and_then(|transaction| {
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        });
+        self.db.pragma_update(None, "synchronous", "NORMAL").map_err(RingError::catalog(what))?;
+        done.map_err(RingError::catalog(what))
+    }
+
+    fn close(self) {
+        if let Err((_, error)) = self.db.close() {
+            error!(%error, "closing the catalog failed");
+        }
+    }
+}
+
+/// Where the database is.
+#[must_use]
+pub fn database_path(ring: &Path) -> PathBuf {
+    ring.join("state.db")
+}

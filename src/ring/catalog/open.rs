@@ -1,0 +1,215 @@
+//! What is being written right now: files that still grow and segments that still grow. Kept in
+//! memory; rows are written when a span or segment ends. After a crash it is made again from the
+//! seals in the slots that were open.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::files::{FileFormat, FormatSet};
+use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SessionId, SlotIndex};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{BootTime, Instant};
+use crate::ring::layout::SlotPlace;
+use sha2::{Digest, Sha256};
+
+/// A recording as it begins.
+#[derive(Debug, Clone)]
+pub struct RecordingStart {
+    /// Its identity.
+    pub id: RecordingId,
+    /// What it makes, kept as JSON.
+    pub content: RecordingContent,
+}
+
+/// What a recording makes and why; kept with it, whatever happens to the rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingContent {
+    /// Name of the template.
+    pub template: String,
+    /// The rule that chose it, in words.
+    pub rule: String,
+    /// Layer of the rule.
+    pub layer: String,
+    /// Revision of the rule set.
+    pub revision: u64,
+    /// One plan a format.
+    pub files: Vec<FilePlan>,
+}
+
+/// How the files of one format are kept and named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlan {
+    /// The format's name.
+    pub format: String,
+    /// Seconds that a file is kept; 0 is no limit.
+    pub storage_time_s: u64,
+    /// VodFileName; empty for the default.
+    pub name_pattern: String,
+}
+
+impl RecordingContent {
+    /// What is known of a recording whose row was lost: its formats.
+    #[must_use]
+    pub fn unknown(formats: FormatSet) -> Self {
+        let files = formats.iter().map(|format| FilePlan {
+            format: format.name().to_owned(),
+            storage_time_s: 0,
+            name_pattern: String::new(),
+        });
+        RecordingContent {
+            template: String::new(),
+            rule: "recovered from the ring".to_owned(),
+            layer: String::new(),
+            revision: 0,
+            files: files.collect(),
+        }
+    }
+
+    /// The plan for one format.
+    #[must_use]
+    pub fn plan(&self, format: FileFormat) -> Option<&FilePlan> {
+        self.files.iter().find(|plan| plan.format == format.name())
+    }
+}
+
+/// A span: fragments of one segment. Offsets are bytes in the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Where.
+    pub place: SlotPlace,
+    /// Where the segment begins.
+    pub segment_offset: u64,
+    /// Where the first fragment begins.
+    pub start: u64,
+    /// Where the last fragment ends.
+    pub end: u64,
+}
+
+/// A file that still grows.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    /// Its identity.
+    pub id: FileId,
+    /// The session its newest fragment is of.
+    pub session: SessionId,
+    /// Sequence of its newest fragment.
+    pub last_sequence: FragmentSequence,
+    /// Arrival of its first sample.
+    pub start: Instant,
+    /// Arrival of its newest sample.
+    pub last_arrival: BootTime,
+    /// First media time, in milliseconds.
+    pub media_start_ms: i64,
+    /// End of the newest media, in milliseconds.
+    pub media_end_ms: i64,
+    /// Spans that have rows.
+    pub spans_stored: u32,
+    /// The span that grows, if any.
+    pub span: Option<Span>,
+    /// Media bytes so far, as on flash.
+    pub bytes: u64,
+}
+
+/// A segment that still grows.
+#[derive(Debug, Clone)]
+pub struct OpenSegment {
+    /// Where.
+    pub place: SlotPlace,
+    /// The session.
+    pub session: SessionId,
+    /// Where it begins.
+    pub start: u64,
+    /// Where its first fragment begins.
+    pub media: u64,
+    /// Where its newest fragment ends.
+    pub end: u64,
+    /// Sequence of its first fragment.
+    pub first_sequence: FragmentSequence,
+    /// Arrival of its first sample, Unix milliseconds.
+    pub first_ms: i64,
+    /// Arrival of its newest sample, Unix milliseconds.
+    pub last_ms: i64,
+}
+
+/// The identity of a file: a hash of what it is made of, the same after any loss of the catalog.
+#[must_use]
+pub fn file_id(
+    key: &StreamKey,
+    session: SessionId,
+    recording: RecordingId,
+    first: FragmentSequence,
+    format: FileFormat,
+) -> FileId {
+    let mut hash = Sha256::new();
+    hash.update(key.to_string().as_bytes());
+    hash.update(session.0.to_be_bytes());
+    hash.update(recording.0.to_be_bytes());
+    hash.update(first.0.to_be_bytes());
+    hash.update([format as u8]);
+    let digest = hash.finalize();
+    let bits = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
+    FileId(bits >> 1)
+}
+
+/// Numbers of the `slot.state` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlotState {
+    /// Never used, or given up.
+    Spare = 0,
+    /// Promised to the writer.
+    Reserved = 1,
+    /// Being written.
+    Open = 2,
+    /// Full.
+    Closed = 3,
+    /// The flash failed there.
+    Failed = 4,
+}
+
+/// Numbers of the `file.state` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FileState {
+    /// Grows.
+    Recording = 0,
+    /// Finished, no target to go to.
+    Waiting = 1,
+    /// Finished, to be delivered.
+    Queued = 2,
+    /// On its way.
+    Uploading = 3,
+    /// The far side has it, size and checksum confirmed.
+    Delivered = 4,
+    /// Will not be delivered.
+    Failed = 5,
+    /// Gone from the ring before it was delivered.
+    Evicted = 6,
+}
+
+impl FileState {
+    /// The word of `edgerec ls`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ["recording", "waiting", "queued", "uploading", "delivered", "failed", "evicted"]
+            [self as usize]
+    }
+
+    /// Back from the column.
+    #[must_use]
+    pub fn from_number(number: u8) -> FileState {
+        use FileState::{Delivered, Evicted, Failed, Queued, Recording, Uploading, Waiting};
+        [Recording, Waiting, Queued, Uploading, Delivered, Failed, Evicted]
+            .into_iter()
+            .find(|state| *state as u8 == number)
+            .unwrap_or(Failed)
+    }
+}
+
+/// The slot a span or segment lies in, for lookups.
+impl Span {
+    /// The slot.
+    #[must_use]
+    pub fn slot(&self) -> SlotIndex {
+        self.place.slot
+    }
+}

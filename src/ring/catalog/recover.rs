@@ -1,0 +1,288 @@
+//! Recovery: what the catalog does not know yet is found again in the slots that were open.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::params;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::stream_key::StreamKey;
+use crate::platform::flash::{Flash, Open, replace_file};
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::durable::{
+    DurableEvent, DurableFragment, finished_state, unsql, wall_at,
+};
+use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::fragment::{SegmentStart, SessionStart};
+use crate::ring::layout::{SegmentHeader, SlotPlace};
+use crate::ring::scan::{Depth, FoundSlot, Scanner, any_life};
+use crate::ring::slots::Slots;
+use crate::ring::writer::{ReadySlot, ResumableSlot};
+
+/// Loss bound of the design: fragment, tick and the sync itself, in milliseconds.
+const LOSS_BOUND_MS: u64 = 2_500;
+
+/// What recovery gives the writer to go on with.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Slots that were promised and never used.
+    pub ready: Vec<ReadySlot>,
+    /// Slots with room behind their last good seal.
+    pub resumable: Vec<ResumableSlot>,
+}
+
+/// `recovery.json`: what the last start found and what was lost.
+#[derive(Debug, Serialize)]
+struct RecoveryReport {
+    at_ms: i64,
+    /// Whether the catalog had to be made anew from the slots.
+    catalog_rebuilt: bool,
+    slots_scanned: usize,
+    streams: BTreeMap<String, StreamReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamReport {
+    fragments_found: usize,
+    /// Wall time of the last sample that is safe.
+    last_safe_ms: i64,
+    /// No more media than this was lost after it.
+    lost_at_most_ms: u64,
+}
+
+impl CatalogState {
+    /// Brings the catalog up to what the slots hold: scans slots that were open or promised (all
+    /// slots if the catalog is new over a used ring), finishes sessions and files that a crash
+    /// left open, and says what it found in `recovery.json`.
+    ///
+    /// # Errors
+    /// The database or the report cannot be written. A slot that cannot be read is given up.
+    pub fn recover(
+        &mut self,
+        flash: &dyn Flash,
+        path: &Path,
+        slots: &Slots,
+        rebuilt: bool,
+    ) -> Result<Recovered, RingError> {
+        let what = "recovering";
+        let found = self.scan_slots(slots, rebuilt)?;
+        let now = self.clock.now().wall.unix.0;
+        let mut report = RecoveryReport {
+            at_ms: now,
+            catalog_rebuilt: rebuilt,
+            slots_scanned: found.len(),
+            streams: BTreeMap::new(),
+        };
+        self.forget_growing_rows(&found).map_err(RingError::catalog(what))?;
+        let fragments = fragments_in_order(&found);
+        for fragment in &fragments {
+            let stream = fragment.segment.session.key.to_string();
+            let entry = report.streams.entry(stream).or_insert(StreamReport {
+                fragments_found: 0,
+                last_safe_ms: 0,
+                lost_at_most_ms: LOSS_BOUND_MS,
+            });
+            entry.fragments_found += 1;
+            entry.last_safe_ms = wall_at(fragment.seal.first_arrival, fragment.seal.last_arrival);
+        }
+        self.replay(fragments.into_iter().map(DurableEvent::Fragment).collect())?;
+        if rebuilt {
+            self.leave_old_lives_behind().map_err(RingError::catalog(what))?;
+        }
+        let recovered = self.sort_slots(found)?;
+        self.finish_all(now)?;
+        let text = serde_json::to_string_pretty(&report).expect("plain fields");
+        replace_file(flash, &path.join("recovery.json"), text.as_bytes())
+            .map_err(RingError::flash("writing recovery.json"))?;
+        info!(slots = report.slots_scanned, streams = report.streams.len(), "ring recovered");
+        Ok(recovered)
+    }
+
+    /// Reads the slots that may hold more than the catalog says.
+    fn scan_slots(
+        &mut self,
+        slots: &Slots,
+        rebuilt: bool,
+    ) -> Result<Vec<(SlotIndex, FoundSlot)>, RingError> {
+        let states = if rebuilt { "(0, 1, 2, 3)" } else { "(1, 2)" };
+        let rows: Vec<(u32, i64)> = self
+            .db
+            .prepare(&format!("SELECT slot, generation FROM slot WHERE state IN {states}"))
+            .and_then(|mut query| {
+                query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .map_err(RingError::catalog("finding open slots"))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for (slot, generation) in rows {
+            let slot = SlotIndex(slot);
+            let mut place = any_life(self.identity.directory, slot);
+            place.generation = SlotGeneration(unsql(generation));
+            let depth = if rebuilt { Depth::Seals } else { Depth::Checksums };
+            match slots.open(slot, Open::Read) {
+                Ok(file) => {
+                    let scanner = Scanner::new(&*file, self.identity.slot_bytes, depth);
+                    found.push((slot, scanner.slot(place)));
+                }
+                Err(error) => {
+                    warn!(%slot, %error, "a slot is given up");
+                    self.db
+                        .execute(
+                            "UPDATE slot SET state = ?2 WHERE slot = ?1",
+                            params![slot.0, SlotState::Failed as u8],
+                        )
+                        .map_err(RingError::catalog("giving up a slot"))?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// How often a slot was used is not known any more: unused ones go on from a number that none
+    /// of their old content can have.
+    fn leave_old_lives_behind(&mut self) -> rusqlite::Result<()> {
+        self.db.execute(
+            "UPDATE slot SET generation = 1000000 + abs(random()) % 1000000000000
+             WHERE state = 0 AND generation = 0",
+            [],
+        )?;
+        Ok(())
+    }
+
+    /// Rows about the open slots are made anew from what they hold.
+    fn forget_growing_rows(&mut self, found: &[(SlotIndex, FoundSlot)]) -> rusqlite::Result<()> {
+        let transaction = self.db.transaction()?;
+        for (slot, _) in found {
+            transaction.execute("DELETE FROM segment WHERE slot = ?1", params![slot.0])?;
+            transaction.execute(
+                "DELETE FROM span WHERE slot = ?1
+                 AND file IN (SELECT id FROM file WHERE state = 0)",
+                params![slot.0],
+            )?;
+        }
+        transaction.commit()
+    }
+
+    /// Decides what becomes of each scanned slot.
+    fn sort_slots(&mut self, found: Vec<(SlotIndex, FoundSlot)>) -> Result<Recovered, RingError> {
+        let mut recovered = Recovered::default();
+        let mut newest: BTreeMap<StreamKey, ResumableSlot> = BTreeMap::new();
+        let mut closed = Vec::new();
+        for (slot, found) in found {
+            let last = found.segments.last();
+            let Some((key, generation)) =
+                last.map(|last| last.header.key.clone()).zip(found.generation)
+            else {
+                recovered.ready.extend(self.promise_again(slot)?);
+                continue;
+            };
+            let place = SlotPlace { directory: self.identity.directory, slot, generation };
+            let resumable = ResumableSlot { key: key.clone(), place, position: found.end };
+            let whole = found.torn.is_none();
+            match newest.get(&key) {
+                _ if whole => closed.push(place),
+                Some(other) if other.place.generation >= generation => closed.push(place),
+                _ => closed.extend(newest.insert(key, resumable).map(|older| older.place)),
+            }
+        }
+        self.replay(closed.into_iter().map(DurableEvent::SlotClosed).collect())?;
+        recovered.resumable = newest.into_values().collect();
+        Ok(recovered)
+    }
+
+    /// A slot without anything good: reserved again if it was, spare if not.
+    fn promise_again(&self, slot: SlotIndex) -> Result<Option<ReadySlot>, RingError> {
+        let reserve = "UPDATE slot SET state = 1 WHERE slot = ?1 AND state IN (1, 2)
+             RETURNING generation";
+        let generations: Vec<i64> = self
+            .db
+            .prepare_cached(reserve)
+            .and_then(|mut update| update.query_map(params![slot.0], |row| row.get(0))?.collect())
+            .map_err(RingError::catalog("promising a slot again"))?;
+        let ready = generations
+            .first()
+            .map(|generation| ReadySlot { slot, generation: SlotGeneration(unsql(*generation)) });
+        Ok(ready)
+    }
+
+    /// No session lives on over a restart: files that grew are finished, gaps are entered.
+    fn finish_all(&mut self, now_ms: i64) -> Result<(), RingError> {
+        self.finish_open_files()?;
+        let (state, why) = finished_state(self.settings.delivers);
+        self.durably("finishing what a crash left open", |transaction| {
+            transaction.execute(
+                "UPDATE file SET state = ?1, why = ?2 WHERE state = ?3",
+                params![state as u8, why, FileState::Recording as u8],
+            )?;
+            transaction.execute(
+                "UPDATE file SET state = ?1 WHERE state = ?2",
+                params![FileState::Queued as u8, FileState::Uploading as u8],
+            )?;
+            transaction.execute(
+                "INSERT INTO gap (stream, session, from_ms, until_ms, cause)
+                 SELECT stream, id, coalesce((SELECT max(last_ms) FROM segment
+                 WHERE segment.session = session.id), began_ms), ?1,
+                 'the box went down without warning' FROM session WHERE ended_ms IS NULL",
+                params![now_ms],
+            )?;
+            transaction.execute(
+                "UPDATE session SET ended_ms = ?1, cause = 'the box went down without warning'
+                 WHERE ended_ms IS NULL",
+                params![now_ms],
+            )?;
+            transaction.execute("UPDATE recording SET ended = 1 WHERE ended = 0", [])
+        })?;
+        Ok(())
+    }
+}
+
+/// Every fragment found, by session and sequence. A fragment that stands twice (a failed sync had
+/// it written again) counts once, where it was written last.
+fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> {
+    let mut ordered = BTreeMap::new();
+    for (_, slot) in found {
+        for segment in &slot.segments {
+            let start = Arc::new(segment_start(&segment.header));
+            let began = segment.header.began.wall.unix;
+            for fragment in &segment.fragments {
+                let seal = &fragment.seal;
+                let order = (began, seal.session, seal.sequence);
+                let durable = DurableFragment {
+                    segment: start.clone(),
+                    seal: seal.clone(),
+                    offset: fragment.offset,
+                    end: fragment.end,
+                };
+                let generation = seal.place.generation;
+                let newer = ordered.get(&order).is_none_or(|(other, _)| *other <= generation);
+                if newer {
+                    ordered.insert(order, (generation, durable));
+                }
+            }
+        }
+    }
+    ordered.into_values().map(|(_, durable)| durable).collect()
+}
+
+/// A segment as it was handed to the writer once, as far as the header tells.
+fn segment_start(header: &SegmentHeader) -> SegmentStart {
+    SegmentStart {
+        session: Arc::new(SessionStart {
+            id: header.session,
+            key: header.key.clone(),
+            boot_id: header.boot_id,
+            began: header.began,
+            protocol: "",
+            query: String::new(),
+        }),
+        number: 0,
+        discontinuity: header.discontinuity,
+        tracks: header.tracks.clone().into(),
+        origins: header.origins.clone(),
+        script_data: header.script_data.clone(),
+        init: bytes::Bytes::new(),
+    }
+}

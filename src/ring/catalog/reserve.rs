@@ -1,0 +1,133 @@
+//! Slots for the writer: spare ones first, then by the eviction plan. A slot is handed out only
+//! after its new generation, and the loss entries of what went, are durable.
+
+use rusqlite::{Transaction, params};
+use tracing::{info, warn};
+
+use crate::domain::eviction::{self, Content, SlotView, UploadPriority};
+use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::time::{ClockQuality, UnixMillis};
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::durable::unsql;
+use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::writer::ReadySlot;
+
+impl CatalogState {
+    /// Reserves up to `count` slots; fewer, or none, if nothing may go.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn reserve(&mut self, count: usize) -> Result<Vec<ReadySlot>, RingError> {
+        let mut chosen = self.spare_slots(count).map_err(RingError::catalog("finding slots"))?;
+        let mut evicted = Vec::new();
+        if chosen.len() < count {
+            let snapshot = self.slot_views().map_err(RingError::catalog("weighing slots"))?;
+            let wall = self.clock.now().wall;
+            let now = (wall.quality == ClockQuality::Trusted).then_some(wall.unix);
+            let need = count - chosen.len();
+            for (slot, reason) in eviction::plan(&snapshot, need, self.settings.on_full, now) {
+                info!(%slot, ?reason, "a slot is reused");
+                evicted.push(slot);
+            }
+            chosen.extend(&evicted);
+        }
+        if chosen.is_empty() {
+            warn!("no slot is free and none may be reused");
+            return Ok(Vec::new());
+        }
+        let now_ms = self.clock.now().wall.unix.0;
+        let delivers = self.settings.delivers;
+        self.durably("reserving slots", |transaction| {
+            for slot in &evicted {
+                forget_slot(transaction, *slot, now_ms, delivers)?;
+            }
+            chosen.iter().map(|slot| reserve_slot(transaction, *slot)).collect()
+        })
+    }
+
+    fn spare_slots(&self, count: usize) -> rusqlite::Result<Vec<SlotIndex>> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.db
+            .prepare_cached("SELECT slot FROM slot WHERE state = 0 ORDER BY slot LIMIT ?1")?
+            .query_map(params![count], |row| Ok(SlotIndex(row.get(0)?)))?
+            .collect()
+    }
+
+    /// The closed slots as the eviction plan sees them.
+    fn slot_views(&self) -> rusqlite::Result<Vec<SlotView>> {
+        let delivers = self.settings.delivers;
+        let mut query = self.db.prepare_cached(
+            "SELECT slot.slot, slot.age, count(file.id),
+             max(file.state IN (0, 1, 2, 3, 5)),
+             max(CASE WHEN file.state IN (0, 1, 2, 3, 5) THEN file.priority END),
+             min(file.storage_s > 0 AND file.state <> 0),
+             max(file.end_ms + 1000 * file.storage_s)
+             FROM slot
+             LEFT JOIN span ON span.slot = slot.slot AND span.generation = slot.generation
+             LEFT JOIN file ON file.id = span.file
+             WHERE slot.state = 3 GROUP BY slot.slot ORDER BY slot.age",
+        )?;
+        let leases = self.leases.snapshot();
+        query
+            .query_map([], |row| {
+                let slot = SlotIndex(row.get(0)?);
+                let files: i64 = row.get(2)?;
+                let waiting: Option<bool> = row.get(3)?;
+                let ages: Option<bool> = row.get(5)?;
+                let expires: Option<i64> = row.get(6)?;
+                let content = match (files, delivers, waiting) {
+                    (0, ..) | (_, false, _) => Content::RingOnly,
+                    (_, true, Some(true)) => Content::Undelivered {
+                        priority: UploadPriority(row.get::<_, Option<u8>>(4)?.unwrap_or(0)),
+                    },
+                    (_, true, _) => Content::Delivered,
+                };
+                Ok(SlotView {
+                    slot,
+                    order: unsql(row.get(1)?),
+                    expires_at: expires.filter(|_| ages == Some(true)).map(UnixMillis),
+                    content,
+                    leased: leases.contains(&slot),
+                    on_full: None,
+                })
+            })?
+            .collect()
+    }
+}
+
+/// Removes all that the catalog says of a slot's content; files that lose media before they were
+/// delivered are entered in the loss ledger.
+fn forget_slot(
+    transaction: &Transaction<'_>,
+    slot: SlotIndex,
+    now_ms: i64,
+    delivers: bool,
+) -> rusqlite::Result<()> {
+    if delivers {
+        transaction.execute(
+            "INSERT INTO loss (file, at_ms, media_ms, reason)
+             SELECT id, ?2, duration_ms, 'overwritten before it was delivered' FROM file
+             WHERE state IN (0, 1, 2, 3, 5) AND id IN (SELECT file FROM span WHERE slot = ?1)",
+            params![slot.0, now_ms],
+        )?;
+    }
+    transaction.execute(
+        "UPDATE file SET state = ?2, why = 'its media was overwritten'
+         WHERE state IN (1, 2, 3, 5) AND id IN (SELECT file FROM span WHERE slot = ?1)",
+        params![slot.0, FileState::Evicted as u8],
+    )?;
+    transaction.execute("DELETE FROM span WHERE slot = ?1", params![slot.0])?;
+    transaction.execute("DELETE FROM segment WHERE slot = ?1", params![slot.0])?;
+    Ok(())
+}
+
+fn reserve_slot(transaction: &Transaction<'_>, slot: SlotIndex) -> rusqlite::Result<ReadySlot> {
+    let generation: i64 = transaction
+        .prepare_cached(
+            "UPDATE slot SET state = ?2, generation = generation + 1 WHERE slot = ?1
+             RETURNING generation",
+        )?
+        .query_row(params![slot.0, SlotState::Reserved as u8], |row| row.get(0))?;
+    Ok(ReadySlot { slot, generation: SlotGeneration(unsql(generation)) })
+}

@@ -1,0 +1,151 @@
+//! The catalog's tables, in numbered steps (`PRAGMA user_version`).
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use crate::ring::RingError;
+use crate::ring::identity::RingIdentity;
+
+/// Each step takes the schema from its index to the next number.
+const STEPS: &[&str] = &["
+-- One row a slot. state: 0 spare, 1 reserved, 2 open, 3 closed, 4 failed.
+CREATE TABLE slot (
+    slot INTEGER PRIMARY KEY, generation INTEGER NOT NULL, state INTEGER NOT NULL,
+    age INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY, domain TEXT NOT NULL, app TEXT NOT NULL, stream TEXT NOT NULL,
+    UNIQUE (domain, app, stream));
+-- Wall times are Unix milliseconds; trusted says whether the clock was.
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, boot_id BLOB NOT NULL,
+    began_boot_ms INTEGER NOT NULL, began_ms INTEGER NOT NULL, trusted INTEGER NOT NULL,
+    protocol TEXT NOT NULL, query TEXT NOT NULL, ended_ms INTEGER, cause TEXT);
+-- What the ring holds of a session, slot by slot. Offsets are bytes in the slot.
+CREATE TABLE segment (
+    slot INTEGER NOT NULL, start INTEGER NOT NULL, generation INTEGER NOT NULL,
+    session INTEGER NOT NULL, media INTEGER NOT NULL, end INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL,
+    PRIMARY KEY (slot, start)) WITHOUT ROWID;
+CREATE INDEX segment_session ON segment (session, first_sequence);
+-- One template or task at work on one stream. content is what was in force, as JSON.
+CREATE TABLE recording (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, session INTEGER NOT NULL,
+    content TEXT NOT NULL, ended INTEGER NOT NULL DEFAULT 0);
+-- state: 0 recording, 1 waiting, 2 queued, 3 uploading, 4 delivered, 5 failed, 6 evicted.
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY, recording INTEGER NOT NULL, stream INTEGER NOT NULL,
+    session INTEGER NOT NULL, format INTEGER NOT NULL, state INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL, start_boot_ms INTEGER NOT NULL, start_ms INTEGER NOT NULL,
+    trusted INTEGER NOT NULL, end_ms INTEGER NOT NULL, media_start_ms INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    storage_s INTEGER NOT NULL, name_pattern TEXT NOT NULL, tracks TEXT NOT NULL DEFAULT '[]',
+    dropped_tracks TEXT NOT NULL DEFAULT '[]', object_path TEXT, size INTEGER, sha256 BLOB,
+    url TEXT, priority INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    why TEXT NOT NULL DEFAULT '');
+CREATE INDEX file_state ON file (state, id);
+CREATE INDEX file_recording ON file (recording, format);
+-- A range of fragments of one segment that belongs to a file.
+CREATE TABLE span (
+    file INTEGER NOT NULL, place INTEGER NOT NULL, slot INTEGER NOT NULL,
+    generation INTEGER NOT NULL, segment INTEGER NOT NULL, start INTEGER NOT NULL,
+    end INTEGER NOT NULL, PRIMARY KEY (file, place)) WITHOUT ROWID;
+CREATE INDEX span_slot ON span (slot);
+-- How far the delivery of a file has come, in the target's own words.
+CREATE TABLE progress (file INTEGER PRIMARY KEY, content TEXT NOT NULL);
+-- The ledger: why media is missing, and what went before it was delivered.
+CREATE TABLE gap (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, session INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL, until_ms INTEGER, media_ms INTEGER, cause TEXT NOT NULL);
+CREATE TABLE loss (
+    id INTEGER PRIMARY KEY, file INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    media_ms INTEGER NOT NULL, reason TEXT NOT NULL);
+"];
+
+/// Opens the database, brings its schema up to date, and makes sure each slot has its row.
+///
+/// # Errors
+/// It cannot be opened, is damaged, or was written by a newer program.
+pub fn open(path: &Path, identity: &RingIdentity) -> Result<Connection, RingError> {
+    open_database(path, identity).map_err(RingError::catalog("opening state.db"))
+}
+
+fn open_database(path: &Path, identity: &RingIdentity) -> rusqlite::Result<Connection> {
+    let mut db = Connection::open(path)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.pragma_update(None, "foreign_keys", "OFF")?;
+    db.pragma_update(None, "cache_size", -1024)?;
+    db.pragma_update(None, "journal_size_limit", 4 << 20)?;
+    db.set_prepared_statement_cache_capacity(64);
+    let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some(check),
+        ));
+    }
+    migrate(&mut db)?;
+    let transaction = db.transaction()?;
+    let known: u32 = transaction.query_row("SELECT count(*) FROM slot", [], |row| row.get(0))?;
+    if known < identity.slots {
+        let mut insert = transaction
+            .prepare("INSERT OR IGNORE INTO slot (slot, generation, state) VALUES (?1, 0, 0)")?;
+        for slot in 0..identity.slots {
+            insert.execute(params![slot])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(db)
+}
+
+/// Takes the schema from whatever step it stands at to the newest.
+fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version as usize > STEPS.len() {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
+            Some(format!("state.db has schema {version}, this program knows {}", STEPS.len())),
+        ));
+    }
+    for (step, sql) in (1_u32..).zip(STEPS).skip(version as usize) {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> RingIdentity {
+        RingIdentity::plan(Path::new("/ring"), 32 << 20, 1 << 20).expect("fits")
+    }
+
+    #[test]
+    fn opening_twice_changes_nothing_and_each_slot_has_a_row() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("state.db");
+        for _ in 0..2 {
+            let db = open(&path, &identity()).expect("open");
+            let slots: u32 =
+                db.query_row("SELECT count(*) FROM slot", [], |row| row.get(0)).expect("count");
+            assert_eq!(slots, identity().slots);
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_and_a_damaged_file_are_refused() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("state.db");
+        let db = open(&path, &identity()).expect("open");
+        db.pragma_update(None, "user_version", 99).expect("set");
+        drop(db);
+        assert!(open(&path, &identity()).is_err());
+        std::fs::write(&path, vec![7; 8192]).expect("damaged");
+        assert!(open(&path, &identity()).is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! Reading clips from the ring: spans as a [`ClipSource`], under leases that keep their slots.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::ids::SlotIndex;
+use crate::domain::limits::PAGE_BYTES;
+use crate::media::clip::{ClipError, ClipPart, ClipSource};
+use crate::platform::flash::{FlashFile, Open};
+use crate::ring::RingError;
+use crate::ring::catalog::open::Span;
+use crate::ring::layout::{Seal, seal_agrees};
+use crate::ring::scan::{Depth, FoundSegment, Scanner};
+use crate::ring::slots::Slots;
+
+/// A fragment up to this size is checked and served from memory; a larger one is checked in
+/// pieces and read from flash again.
+const CACHED_FRAGMENT_BYTES_MAX: usize = 3 << 20;
+/// Piece in which large fragments are checked.
+const CHECK_PIECE_BYTES: usize = 256 << 10;
+
+/// Which slots are being read. A leased slot is not reused.
+#[derive(Debug, Default)]
+pub struct Leases(Mutex<HashMap<SlotIndex, u32>>);
+
+/// Keeps slots from being reused until dropped.
+pub struct Lease {
+    leases: Arc<Leases>,
+    slots: Vec<SlotIndex>,
+}
+
+impl Leases {
+    /// Leases slots.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, slots: impl IntoIterator<Item = SlotIndex>) -> Lease {
+        let slots: Vec<SlotIndex> = slots.into_iter().collect();
+        let mut counts = self.counts();
+        for slot in &slots {
+            *counts.entry(*slot).or_default() += 1;
+        }
+        drop(counts);
+        Lease { leases: self.clone(), slots }
+    }
+
+    /// The slots that are leased now.
+    #[must_use]
+    pub fn snapshot(&self) -> HashSet<SlotIndex> {
+        self.counts().keys().copied().collect()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<SlotIndex, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut counts = self.leases.counts();
+        for slot in &self.slots {
+            if let Some(count) = counts.get_mut(slot) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(slot);
+                }
+            }
+        }
+    }
+}
+
+/// One span, opened.
+struct OpenSpan {
+    file: Box<dyn FlashFile>,
+    span: Span,
+    segment: FoundSegment,
+    first_fragment: u32,
+    /// Where each fragment begins, in pages: two bytes a fragment, so that twelve hours fit.
+    pages: Vec<u16>,
+}
+
+/// A clip in the ring.
+pub struct RingClip {
+    slots: Slots,
+    spans: Vec<OpenSpan>,
+    parts: Vec<ClipPart>,
+    cache: Mutex<Option<CachedFragment>>,
+    _lease: Lease,
+}
+
+struct CachedFragment {
+    fragment: u32,
+    moof_bytes: usize,
+    /// The whole fragment, or only its `moof` if it is large.
+    bytes: Vec<u8>,
+    /// Where `moof` begins in the slot.
+    offset: u64,
+}
+
+impl RingClip {
+    /// Opens spans, in order, and finds their fragments by their seals.
+    ///
+    /// # Errors
+    /// A slot cannot be read, was reused, or does not hold what the span says.
+    pub fn open(slots: Slots, spans: &[Span], lease: Lease) -> Result<Self, RingError> {
+        let mut opened: Vec<OpenSpan> = Vec::with_capacity(spans.len());
+        let mut parts: Vec<ClipPart> = Vec::new();
+        let mut next_fragment = 0;
+        for span in spans {
+            let open = open_span(&slots, *span, next_fragment)?;
+            let fragments = u32::try_from(open.pages.len()).expect("bounded by the slot");
+            if fragments == 0 {
+                continue;
+            }
+            let header = &open.segment.header;
+            let runs_on = opened.last().is_some_and(|before| {
+                let before = &before.segment.header;
+                before.session == header.session && !begins_anew(&open)
+            });
+            if runs_on && let Some(part) = parts.last_mut() {
+                part.fragments += fragments;
+            } else {
+                parts.push(ClipPart {
+                    tracks: header.tracks.clone().into(),
+                    script_data: header.script_data.clone(),
+                    first_fragment: next_fragment,
+                    fragments,
+                    discontinuity: !parts.is_empty(),
+                });
+            }
+            next_fragment += fragments;
+            opened.push(open);
+        }
+        if parts.is_empty() {
+            return Err(RingError::Gone("no fragment is left of the clip".to_owned()));
+        }
+        Ok(RingClip { slots, spans: opened, parts, cache: Mutex::new(None), _lease: lease })
+    }
+
+    fn locate(&self, fragment: u32) -> Result<(&OpenSpan, u64), ClipError> {
+        let after = self.spans.partition_point(|span| span.first_fragment <= fragment);
+        let span = after.checked_sub(1).map(|at| &self.spans[at]);
+        let page = span.and_then(|span| span.pages.get((fragment - span.first_fragment) as usize));
+        match (span, page) {
+            (Some(span), Some(page)) => Ok((span, u64::from(*page) * PAGE_BYTES)),
+            _ => Err(ClipError::Damaged { fragment, what: "there is no such fragment" }),
+        }
+    }
+
+    /// Makes `fragment` the cached one, read whole and checked against its seal.
+    fn cached(&self, fragment: u32) -> Result<MutexGuard<'_, Option<CachedFragment>>, ClipError> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.as_ref().is_none_or(|cached| cached.fragment != fragment) {
+            let reused = cache.take().map(|cached| cached.bytes).unwrap_or_default();
+            *cache = Some(self.read_checked(fragment, reused)?);
+        }
+        Ok(cache)
+    }
+
+    fn read_checked(&self, fragment: u32, mut bytes: Vec<u8>) -> Result<CachedFragment, ClipError> {
+        let (span, offset) = self.locate(fragment)?;
+        let damaged = |what| ClipError::Damaged { fragment, what };
+        let scanner = self.scanner(span);
+        let found = scanner.fragment(offset, span.span.place, &span.segment).map_err(damaged)?;
+        let media = found.seal.media_bytes as usize;
+        let moof_bytes = found.moof_bytes as usize;
+        let kept = if media <= CACHED_FRAGMENT_BYTES_MAX { media } else { moof_bytes };
+        let read = |buf: &mut [u8], at: u64| {
+            span.file.read_exact_at(buf, at).map_err(|source| ClipError::Read { fragment, source })
+        };
+        bytes.resize(kept, 0);
+        read(&mut bytes, offset)?;
+        let mut crc = crc32c::crc32c(&bytes);
+        let mut at = kept;
+        let mut piece = vec![0; CHECK_PIECE_BYTES.min(media - kept)];
+        while at < media {
+            let len = piece.len().min(media - at);
+            read(&mut piece[..len], offset + at as u64)?;
+            crc = crc32c::crc32c_append(crc, &piece[..len]);
+            at += len;
+        }
+        if !self.seal_agrees(span, offset, &found.seal, crc) {
+            return Err(damaged("the checksum does not agree"));
+        }
+        Ok(CachedFragment { fragment, moof_bytes, bytes, offset })
+    }
+
+    fn seal_agrees(&self, span: &OpenSpan, offset: u64, seal: &Seal, crc: u32) -> bool {
+        let at = offset + u64::from(seal.media_bytes);
+        let mut head = [0; 4];
+        if span.file.read_exact_at(&mut head, at).is_err() {
+            return false;
+        }
+        // The scanner has checked this length.
+        let mut seal_box = vec![0; u32::from_be_bytes(head) as usize];
+        span.file.read_exact_at(&mut seal_box, at).is_ok() && seal_agrees(&seal_box, crc)
+    }
+
+    fn scanner<'a>(&self, span: &'a OpenSpan) -> Scanner<'a> {
+        Scanner::new(&*span.file, self.slots.identity.slot_bytes, Depth::Seals)
+    }
+}
+
+impl ClipSource for RingClip {
+    fn parts(&self) -> &[ClipPart] {
+        &self.parts
+    }
+
+    fn moof(&self, fragment: u32) -> Result<Vec<u8>, ClipError> {
+        let cache = self.cached(fragment)?;
+        let cached = cache.as_ref().expect("just cached");
+        Ok(cached.bytes[..cached.moof_bytes].to_vec())
+    }
+
+    fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
+        let cache = self.cached(fragment)?;
+        let cached = cache.as_ref().expect("just cached");
+        let from = cached.moof_bytes + MDAT_HEAD_BYTES + offset as usize;
+        if let Some(bytes) = cached.bytes.get(from..from + buf.len()) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let (span, _) = self.locate(fragment)?;
+        span.file
+            .read_exact_at(buf, cached.offset + from as u64)
+            .map_err(|source| ClipError::Read { fragment, source })
+    }
+}
+
+/// An `mdat` of ours always has the short head.
+const MDAT_HEAD_BYTES: usize = 8;
+
+/// Whether the span stands at the start of a segment that says it does not run on.
+fn begins_anew(span: &OpenSpan) -> bool {
+    span.segment.header.discontinuity && span.span.start == span.segment.media_offset
+}
+
+fn open_span(slots: &Slots, span: Span, first_fragment: u32) -> Result<OpenSpan, RingError> {
+    let slot = span.place.slot;
+    let file = slots.open(slot, Open::Read)?;
+    let scanner = Scanner::new(&*file, slots.identity.slot_bytes, Depth::Seals);
+    let segment = scanner
+        .segment_start(span.segment_offset, span.place)
+        .ok_or(RingError::Damaged { slot, offset: span.segment_offset, what: "no such segment" })?;
+    let mut pages = Vec::new();
+    let mut offset = span.start;
+    while offset < span.end {
+        let found = scanner
+            .fragment(offset, span.place, &segment)
+            .map_err(|what| RingError::Damaged { slot, offset, what })?;
+        let page = u16::try_from(offset / PAGE_BYTES).map_err(|_| RingError::Damaged {
+            slot,
+            offset,
+            what: "beyond any slot",
+        })?;
+        pages.push(page);
+        offset = found.end;
+    }
+    Ok(OpenSpan { file, span, segment, first_fragment, pages })
+}

@@ -1,0 +1,215 @@
+//! The ring as the rest of the box holds it: opened once, closed in order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use crate::domain::ids::FileId;
+use crate::domain::stream_key::StreamKey;
+use crate::platform::clock::Clock;
+use crate::platform::flash::{Flash, FlashLock};
+use crate::ring::RingError;
+use crate::ring::catalog::open::Span;
+use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path};
+use crate::ring::clip::{Leases, RingClip};
+use crate::ring::identity::{RingIdentity, lock};
+use crate::ring::lane::Lanes;
+use crate::ring::scan::{Depth, Scanner};
+use crate::ring::slots::Slots;
+use crate::ring::writer::{Writer, WriterDesk};
+
+/// How a ring is run.
+#[derive(Debug, Clone)]
+pub struct RingSettings {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Time between group syncs.
+    pub sync_interval: Duration,
+    /// How the catalog decides.
+    pub catalog: CatalogSettings,
+}
+
+/// An open ring: the way for streams in, and for clips out.
+pub struct Ring {
+    /// Lanes for streams.
+    pub lanes: Arc<Lanes>,
+    /// What the box knows about its media.
+    pub catalog: Catalog,
+    /// The ring's identity and shape.
+    pub identity: Arc<RingIdentity>,
+    slots: Slots,
+}
+
+/// Keeps the ring's threads; [`close`](RingThreads::close) ends them with everything durable.
+pub struct RingThreads {
+    desk: Arc<WriterDesk>,
+    lanes: Arc<Lanes>,
+    writer: JoinHandle<()>,
+    catalog: JoinHandle<()>,
+    _lock: Box<dyn FlashLock>,
+}
+
+impl Ring {
+    /// Opens the ring, recovers what a crash left, and starts its threads.
+    ///
+    /// # Errors
+    /// There is no ring, it is foreign or in use, or flash or catalog fail.
+    pub fn open(
+        settings: &RingSettings,
+        flash: Arc<dyn Flash>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Ring>, RingThreads), RingError> {
+        let path = &settings.path;
+        let identity = Arc::new(RingIdentity::read(&*flash, path)?);
+        let held = lock(&*flash, path)?;
+        let leases = Arc::new(Leases::default());
+        let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
+        let (mut state, rebuilt) =
+            open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
+        let recovered = state.recover(&*flash, path, &slots, rebuilt)?;
+        let threads = RingError::flash("starting a thread");
+        let (catalog, catalog_thread) = Catalog::start(state).map_err(threads)?;
+
+        let lanes = Arc::new(Lanes::default());
+        let desk = Arc::new(WriterDesk::default());
+        desk.supply(recovered.ready);
+        let writer = Writer::new(
+            slots.clone(),
+            lanes.clone(),
+            desk.clone(),
+            catalog.clone(),
+            settings.sync_interval,
+            recovered.resumable,
+        )?;
+        let writer = std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || writer.run())
+            .map_err(RingError::flash("starting a thread"))?;
+        lanes.set_writer(writer.thread().clone());
+        let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, slots });
+        let threads = RingThreads { desk, lanes, writer, catalog: catalog_thread, _lock: held };
+        Ok((ring, threads))
+    }
+
+    /// Opens a file's clip. Blocks on flash.
+    ///
+    /// # Errors
+    /// The media is gone or damaged.
+    pub fn open_file_clip(&self, file: FileId) -> Result<RingClip, RingError> {
+        let found = self.catalog.call_blocking(move |state| state.file_spans(file))?;
+        RingClip::open(self.slots.clone(), &found.spans, found.lease)
+    }
+
+    /// Opens what the ring holds of a stream between two wall times (Unix milliseconds), from the
+    /// last key frame at or before the first. Blocks on flash.
+    ///
+    /// # Errors
+    /// The media is gone or damaged.
+    pub fn open_range_clip(
+        &self,
+        key: &StreamKey,
+        from_ms: i64,
+        until_ms: i64,
+    ) -> Result<RingClip, RingError> {
+        let key = key.clone();
+        let (segments, lease) =
+            self.catalog.call_blocking(move |state| state.range_spans(&key, from_ms, until_ms))?;
+        let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
+        let trimmed = trim_spans(&self.slots, &spans, from_ms, until_ms)?;
+        RingClip::open(self.slots.clone(), &trimmed, lease)
+    }
+}
+
+/// Cuts the spans down to the fragments of a time range, from a key fragment on.
+///
+/// # Errors
+/// A slot cannot be read.
+pub fn trim_spans(
+    slots: &Slots,
+    spans: &[Span],
+    from_ms: i64,
+    until_ms: i64,
+) -> Result<Vec<Span>, RingError> {
+    let mut kept: Vec<Span> = Vec::new();
+    for span in spans {
+        let slot = span.slot();
+        let file = slots.open(slot, crate::platform::flash::Open::Read)?;
+        let scanner = Scanner::new(&*file, slots.identity.slot_bytes, Depth::Seals);
+        let Some(segment) = scanner.segment_start(span.segment_offset, span.place) else {
+            continue;
+        };
+        let mut current: Option<Span> = None;
+        let mut offset = span.start;
+        while offset < span.end {
+            let found = scanner
+                .fragment(offset, span.place, &segment)
+                .map_err(|what| RingError::Damaged { slot, offset, what })?;
+            let arrived = found.seal.first_arrival.wall.unix.0;
+            if arrived > until_ms {
+                break;
+            }
+            if arrived <= from_ms && found.seal.key {
+                // A later key fragment before the range: what came before it is not needed.
+                kept.clear();
+                current = None;
+            }
+            let begin = current.map_or(found.offset, |current| current.start);
+            if current.is_some() || !kept.is_empty() || found.seal.key {
+                current = Some(Span { start: begin, end: found.end, ..*span });
+            }
+            offset = found.end;
+        }
+        kept.extend(current);
+    }
+    Ok(kept)
+}
+
+impl RingThreads {
+    /// Writes and syncs what the lanes still hold, and closes the catalog. All streams must have
+    /// ended, and every other holder of the [`Ring`] must be gone.
+    pub fn close(self, ring: Arc<Ring>) {
+        self.desk.stop();
+        self.lanes.wake();
+        if self.writer.join().is_err() {
+            error!("the writer thread panicked");
+        }
+        drop(ring);
+        if self.catalog.join().is_err() {
+            error!("the catalog thread panicked");
+        }
+    }
+}
+
+/// Opens the catalog; one that is damaged is moved aside and made anew. Tells whether it is new
+/// over a ring that may hold media.
+fn open_catalog(
+    path: &Path,
+    flash: &dyn Flash,
+    identity: &Arc<RingIdentity>,
+    clock: &Arc<dyn Clock>,
+    settings: CatalogSettings,
+    leases: &Arc<Leases>,
+) -> Result<(CatalogState, bool), RingError> {
+    let database = database_path(path);
+    let new = !flash.exists(&database);
+    let open =
+        || CatalogState::open(path, identity.clone(), clock.clone(), settings, leases.clone());
+    match open() {
+        Ok(state) => Ok((state, new)),
+        Err(problem) => {
+            warn!(%problem, cause = ?std::error::Error::source(&problem),
+                "state.db is damaged; it is moved aside and made anew from the slots");
+            for suffix in ["", "-wal", "-shm"] {
+                let from = path.join(format!("state.db{suffix}"));
+                if flash.exists(&from) {
+                    let to = path.join(format!("state.db.damaged{suffix}"));
+                    flash.rename(&from, &to).map_err(RingError::flash("moving state.db aside"))?;
+                }
+            }
+            Ok((open()?, true))
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Lanes: the bounded hand-over from streams to the writer thread.
+//!
+//! A lane is a fixed queue of [`LANE_FRAGMENTS`] - 1 fragments with one producer (the stream) and
+//! one consumer (the writer). A full lane refuses the fragment: the stream drops it whole, counts
+//! it and enters it in the gap ledger; ingest never waits for flash. At most [`STREAMS_MAX`] lanes
+//! are ever made; their queues live as long as the process and are used again and again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+
+use heapless::spsc::{Consumer, Producer, Queue};
+
+use crate::domain::ids::RecordingId;
+use crate::domain::limits::{LANE_FRAGMENTS, STREAMS_MAX};
+use crate::domain::time::Instant;
+use crate::ring::fragment::{Fragment, SessionStart};
+
+type FragmentQueue = Queue<Box<Fragment>, LANE_FRAGMENTS>;
+type FragmentProducer = Producer<'static, Box<Fragment>>;
+type FragmentConsumer = Consumer<'static, Box<Fragment>>;
+
+/// The last thing a stream says on its lane.
+#[derive(Debug)]
+pub struct SessionEnd {
+    /// Which session.
+    pub session: Arc<SessionStart>,
+    /// When it ended.
+    pub ended: Instant,
+    /// Why, in words.
+    pub cause: String,
+    /// Recordings that end with it.
+    pub recordings: Vec<RecordingId>,
+}
+
+/// All lanes of the box.
+#[derive(Default)]
+pub struct Lanes {
+    table: Mutex<Table>,
+    writer: OnceLock<Thread>,
+}
+
+#[derive(Default)]
+struct Table {
+    made: usize,
+    free: Vec<(FragmentProducer, FragmentConsumer)>,
+    opened: Vec<WriterLane>,
+}
+
+/// What both ends of a lane share.
+#[derive(Default)]
+struct Ending {
+    ended: AtomicBool,
+    end: Mutex<Option<(SessionEnd, FragmentProducer)>>,
+}
+
+/// The stream's end of a lane.
+pub struct StreamLane {
+    producer: Option<FragmentProducer>,
+    ending: Arc<Ending>,
+    lanes: Arc<Lanes>,
+}
+
+/// The writer's end of a lane.
+pub struct WriterLane {
+    consumer: FragmentConsumer,
+    ending: Arc<Ending>,
+    /// Taken from the queue, but there was no slot for it yet.
+    stalled: Option<Box<Fragment>>,
+}
+
+impl Lanes {
+    /// Gives a stream a lane; `None` if all are in use.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> Option<StreamLane> {
+        let mut table = self.table();
+        let (producer, consumer) = match table.free.pop() {
+            Some(pair) => pair,
+            None if table.made < STREAMS_MAX => {
+                table.made += 1;
+                // At most STREAMS_MAX times in the life of the process: the fixed table.
+                let queue: &'static mut FragmentQueue = Box::leak(Box::default());
+                queue.split()
+            }
+            None => return None,
+        };
+        let ending = Arc::new(Ending::default());
+        table.opened.push(WriterLane { consumer, ending: ending.clone(), stalled: None });
+        Some(StreamLane { producer: Some(producer), ending, lanes: self.clone() })
+    }
+
+    /// Names the writer thread, to be woken when there is something to write.
+    pub fn set_writer(&self, thread: Thread) {
+        let _ = self.writer.set(thread);
+    }
+
+    /// Wakes the writer thread.
+    pub fn wake(&self) {
+        if let Some(thread) = self.writer.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Lanes opened since the last call.
+    #[must_use]
+    pub fn take_opened(&self) -> Vec<WriterLane> {
+        std::mem::take(&mut self.table().opened)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StreamLane {
+    /// Hands a fragment to the writer.
+    ///
+    /// # Errors
+    /// Gives the fragment back if the lane is full.
+    pub fn push(&mut self, fragment: Box<Fragment>) -> Result<(), Box<Fragment>> {
+        let producer = self.producer.as_mut().expect("only `end` takes the producer");
+        producer.enqueue(fragment)?;
+        self.lanes.wake();
+        Ok(())
+    }
+
+    /// Ends the lane. What was pushed before is still written.
+    pub fn end(mut self, end: SessionEnd) {
+        let producer = self.producer.take().expect("only `end` takes the producer");
+        *self.ending.end.lock().unwrap_or_else(PoisonError::into_inner) = Some((end, producer));
+        self.ending.ended.store(true, Ordering::Release);
+        self.lanes.wake();
+    }
+}
+
+impl WriterLane {
+    /// Passes everything waiting to `take`, until it gives one back because it cannot take it
+    /// yet; that one comes first the next time. When the stream has ended and all is taken, puts
+    /// the queue back into the table.
+    ///
+    /// # Errors
+    /// Not a failure: the lane is over, and this is its end.
+    pub fn drain(
+        mut self,
+        lanes: &Lanes,
+        mut take: impl FnMut(Box<Fragment>) -> Option<Box<Fragment>>,
+    ) -> Result<Self, SessionEnd> {
+        // Read before draining: whatever was pushed before the end is then seen.
+        let ended = self.ending.ended.load(Ordering::Acquire);
+        while let Some(fragment) = self.stalled.take().or_else(|| self.consumer.dequeue()) {
+            self.stalled = take(fragment);
+            if self.stalled.is_some() {
+                return Ok(self);
+            }
+        }
+        if !ended {
+            return Ok(self);
+        }
+        let end = self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (end, producer) = end.expect("set before the flag");
+        lanes.table().free.push((producer, self.consumer));
+        Err(end)
+    }
+}

@@ -1,0 +1,41 @@
+//! Slot files: opened when needed, read and written in place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::domain::ids::SlotIndex;
+use crate::platform::flash::{Flash, FlashFile, Open};
+use crate::ring::RingError;
+use crate::ring::identity::{RingIdentity, slot_path};
+
+/// The slots of one ring.
+#[derive(Clone)]
+pub struct Slots {
+    flash: Arc<dyn Flash>,
+    path: PathBuf,
+    /// The ring's identity and shape.
+    pub identity: Arc<RingIdentity>,
+}
+
+impl Slots {
+    /// The slots of the ring at `path`.
+    #[must_use]
+    pub fn new(flash: Arc<dyn Flash>, path: PathBuf, identity: Arc<RingIdentity>) -> Self {
+        Slots { flash, path, identity }
+    }
+
+    /// Opens a slot for reading, or for reading and writing.
+    ///
+    /// # Errors
+    /// The file is not there, or is shorter than a slot.
+    pub fn open(&self, slot: SlotIndex, how: Open) -> Result<Box<dyn FlashFile>, RingError> {
+        let path = slot_path(&self.path, slot);
+        let what = || format!("opening {}", path.display());
+        let file = self.flash.open(&path, how).map_err(RingError::flash(what()))?;
+        let len = file.len().map_err(RingError::flash(what()))?;
+        if len < self.identity.slot_bytes {
+            return Err(RingError::Damaged { slot, offset: len, what: "the file is too short" });
+        }
+        Ok(file)
+    }
+}

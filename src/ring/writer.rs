@@ -1,0 +1,484 @@
+//! The writer thread: the only one that writes slots.
+//!
+//! It takes fragments from the lanes, puts each into the open slot of its stream, and at every
+//! tick makes everything written durable in one group operation (`syncfs`). Until then fragments
+//! stay in memory. After a failed group sync every slot written since the last good one is closed
+//! for good and the fragments that are still held are written elsewhere.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as StdInstant};
+
+use tracing::{error, info, warn};
+
+use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::limits::PAGE_BYTES;
+use crate::domain::stream_key::StreamKey;
+use crate::platform::flash::{FlashFile, Open};
+use crate::ring::RingError;
+use crate::ring::catalog::Catalog;
+use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
+use crate::ring::fragment::{Fragment, SegmentStart};
+use crate::ring::lane::{Lanes, WriterLane};
+use crate::ring::layout::{
+    Seal, SegmentHeader, SlotPlace, encode_seal, encode_segment_start, free_head, padding,
+    stream_hash,
+};
+use crate::ring::slots::Slots;
+
+/// After the answer that no slot may be reused, this long is waited before asking again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// A slot whose new life is reserved, durably, in the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadySlot {
+    /// Which slot.
+    pub slot: SlotIndex,
+    /// The life it begins.
+    pub generation: SlotGeneration,
+}
+
+/// A slot that recovery found with room behind its last good seal.
+#[derive(Debug, Clone)]
+pub struct ResumableSlot {
+    /// Whose media it holds.
+    pub key: StreamKey,
+    /// Which slot, in which life.
+    pub place: SlotPlace,
+    /// Where writing goes on.
+    pub position: u64,
+}
+
+/// What the rest of the box shares with the writer thread.
+#[derive(Default)]
+pub struct WriterDesk {
+    state: Mutex<DeskState>,
+}
+
+#[derive(Default)]
+struct DeskState {
+    ready: VecDeque<ReadySlot>,
+    asked: bool,
+    /// The last answer: no slot may be reused.
+    refused: bool,
+    stop: bool,
+}
+
+impl WriterDesk {
+    /// Slots that were reserved before the thread began.
+    pub fn supply(&self, slots: Vec<ReadySlot>) {
+        self.state().ready.extend(slots);
+    }
+
+    /// The catalog's answer to the thread's asking; none means that no slot may be reused.
+    fn answer(&self, slots: Vec<ReadySlot>) {
+        let mut state = self.state();
+        state.refused = slots.is_empty();
+        state.asked = false;
+        state.ready.extend(slots);
+    }
+
+    /// Asks the thread to write what it has, sync, and end.
+    pub fn stop(&self) {
+        self.state().stop = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, DeskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct OpenSlot {
+    file: Box<dyn FlashFile>,
+    place: SlotPlace,
+    position: u64,
+    segment: Option<(Arc<SegmentStart>, u32)>,
+    /// Written since the last good sync.
+    dirty: bool,
+    live: bool,
+}
+
+/// A fragment that is written but not yet durable.
+struct Held {
+    fragment: Box<Fragment>,
+    durable: DurableFragment,
+}
+
+/// The thread's own state.
+pub struct Writer {
+    slots: Slots,
+    lanes: Arc<Lanes>,
+    desk: Arc<WriterDesk>,
+    catalog: Catalog,
+    sync_interval: Duration,
+    opened: Vec<WriterLane>,
+    open: BTreeMap<StreamKey, OpenSlot>,
+    held: Vec<Held>,
+    /// To be written again after a failed sync, once there are slots.
+    homeless: Vec<Box<Fragment>>,
+    /// Happened since the last good sync; told to the catalog after the next.
+    events: Vec<DurableEvent>,
+    /// Bytes written to slots since the last sync.
+    dirty: bool,
+    last_sync: StdInstant,
+    last_asked: StdInstant,
+    dropped_fragments: u64,
+}
+
+impl Writer {
+    /// A writer that goes on in the slots recovery found.
+    ///
+    /// # Errors
+    /// A slot cannot be opened.
+    pub fn new(
+        slots: Slots,
+        lanes: Arc<Lanes>,
+        desk: Arc<WriterDesk>,
+        catalog: Catalog,
+        sync_interval: Duration,
+        resumable: Vec<ResumableSlot>,
+    ) -> Result<Self, RingError> {
+        let mut open = BTreeMap::new();
+        for slot in resumable {
+            let file = slots.open(slot.place.slot, Open::ReadWrite)?;
+            let opened = OpenSlot {
+                file,
+                place: slot.place,
+                position: slot.position,
+                segment: None,
+                dirty: false,
+                live: false,
+            };
+            open.insert(slot.key, opened);
+        }
+        Ok(Writer {
+            slots,
+            lanes,
+            desk,
+            catalog,
+            sync_interval,
+            opened: Vec::new(),
+            open,
+            held: Vec::new(),
+            homeless: Vec::new(),
+            events: Vec::new(),
+            dirty: false,
+            last_sync: StdInstant::now(),
+            last_asked: StdInstant::now(),
+            dropped_fragments: 0,
+        })
+    }
+
+    /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
+    pub fn run(mut self) {
+        self.lanes.set_writer(std::thread::current());
+        loop {
+            let stop = self.desk.state().stop;
+            self.opened.extend(self.lanes.take_opened());
+            self.ask_for_slots();
+            self.drain_lanes();
+            let due = self.last_sync.elapsed() >= self.sync_interval;
+            if (due || stop) && (self.dirty || !self.events.is_empty()) {
+                self.sync();
+            }
+            if stop && self.opened.is_empty() {
+                break;
+            }
+            if self.dirty || !self.events.is_empty() || stop {
+                let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
+                std::thread::park_timeout(left.max(Duration::from_millis(1)));
+            } else {
+                std::thread::park();
+            }
+        }
+        info!(dropped_fragments = self.dropped_fragments, "writer thread ends");
+    }
+
+    fn drain_lanes(&mut self) {
+        for fragment in std::mem::take(&mut self.homeless) {
+            let still = self.place(fragment);
+            self.homeless.extend(still);
+        }
+        let lanes = self.lanes.clone();
+        for lane in std::mem::take(&mut self.opened) {
+            match lane.drain(&lanes, |fragment| self.place(fragment)) {
+                Ok(lane) => self.opened.push(lane),
+                Err(end) => {
+                    if let Some(open) = self.open.get_mut(&end.session.key) {
+                        open.live = false;
+                        open.segment = None;
+                    }
+                    self.events.push(DurableEvent::SessionEnded(end));
+                    self.close_idle();
+                }
+            }
+        }
+    }
+
+    /// Keeps spare slots at hand: one for each live stream, at most a quarter of the ring.
+    fn ask_for_slots(&mut self) {
+        let most = (self.slots.identity.slots as usize / 4).max(1);
+        let wanted = self.opened.len().clamp(1, most);
+        let mut state = self.desk.state();
+        let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
+        if state.ready.len() < wanted && !state.asked && again {
+            state.asked = true;
+            self.last_asked = StdInstant::now();
+            let count = wanted - state.ready.len();
+            drop(state);
+            let (desk, lanes) = (self.desk.clone(), self.lanes.clone());
+            self.catalog.post(move |state| {
+                let slots = state.reserve(count).unwrap_or_else(|error| {
+                    error!(%error, "no slot could be reserved");
+                    Vec::new()
+                });
+                desk.answer(slots);
+                lanes.wake();
+            });
+        }
+    }
+
+    /// Writes a fragment into its stream's slot, into a new one if it does not fit or fails.
+    /// Gives it back if there is no slot yet; drops it if there will be none.
+    fn place(&mut self, fragment: Box<Fragment>) -> Option<Box<Fragment>> {
+        let key = fragment.segment.session.key.clone();
+        for _ in 0..2 {
+            if !self.has_room(&key, &fragment) && !self.begin_slot(&key) {
+                let refused = self.desk.state().refused;
+                if !refused {
+                    return Some(fragment);
+                }
+                break;
+            }
+            let Some(open) = self.open.get_mut(&key) else { break };
+            match write_fragment(open, &fragment) {
+                Ok(durable) => {
+                    self.dirty = true;
+                    open.live = true;
+                    self.held.push(Held { fragment, durable });
+                    return None;
+                }
+                Err(error) => {
+                    error!(%error, slot = %open.place.slot, "writing a fragment failed");
+                    self.fail_slot(&key);
+                }
+            }
+        }
+        self.dropped_fragments += 1;
+        if self.dropped_fragments.is_power_of_two() {
+            warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
+        }
+        self.events.push(DurableEvent::FragmentLost {
+            session: fragment.segment.session.clone(),
+            first_arrival: fragment.first_arrival,
+            media_ms: fragment.media_end_ms - fragment.media_start_ms,
+        });
+        None
+    }
+
+    fn has_room(&self, key: &StreamKey, fragment: &Fragment) -> bool {
+        self.open.get(key).is_some_and(|open| {
+            // Start of a segment, seal and padding, and a page for the closing free box.
+            let start = fragment.segment.init.len() + (96 << 10);
+            let need = start as u64 + fragment.media_bytes() as u64 + 4 * PAGE_BYTES;
+            open.position + need <= self.slots.identity.slot_bytes
+                || (open.continues(&fragment.segment)
+                    && open.position + fragment.media_bytes() as u64 + 4 * PAGE_BYTES
+                        <= self.slots.identity.slot_bytes)
+        })
+    }
+
+    /// Closes the stream's slot and opens the next ready one.
+    fn begin_slot(&mut self, key: &StreamKey) -> bool {
+        self.close_slot(key);
+        loop {
+            let Some(ready) = self.desk.state().ready.pop_front() else { return false };
+            let place = SlotPlace {
+                directory: self.slots.identity.directory,
+                slot: ready.slot,
+                generation: ready.generation,
+            };
+            match self.slots.open(ready.slot, Open::ReadWrite) {
+                Ok(file) => {
+                    let open = OpenSlot {
+                        file,
+                        place,
+                        position: 0,
+                        segment: None,
+                        dirty: false,
+                        live: true,
+                    };
+                    self.open.insert(key.clone(), open);
+                    return true;
+                }
+                Err(error) => {
+                    error!(%error, "a reserved slot cannot be opened");
+                    self.events.push(DurableEvent::SlotFailed(place));
+                }
+            }
+        }
+    }
+
+    /// Closes a slot: the rest of it becomes one `free` box.
+    fn close_slot(&mut self, key: &StreamKey) {
+        let Some(open) = self.open.remove(key) else { return };
+        let rest = self.slots.identity.slot_bytes - open.position;
+        if rest >= 8
+            && open.file.write_all_at(&[IoSlice::new(&free_head(rest))], open.position).is_err()
+        {
+            warn!(slot = %open.place.slot, "the rest of a closed slot could not be marked free");
+        }
+        self.dirty = true;
+        self.events.push(DurableEvent::SlotClosed(open.place));
+    }
+
+    /// A slot that failed is never written again in this life.
+    fn fail_slot(&mut self, key: &StreamKey) {
+        if let Some(open) = self.open.remove(key) {
+            self.events.push(DurableEvent::SlotFailed(open.place));
+        }
+    }
+
+    /// Streams that come and go must not hold the ring open: at most an eighth of the slots stay
+    /// open without a live stream.
+    fn close_idle(&mut self) {
+        let most = (self.slots.identity.slots as usize / 8).max(1);
+        let idle: Vec<StreamKey> =
+            self.open.iter().filter(|(_, open)| !open.live).map(|(key, _)| key.clone()).collect();
+        for key in idle.iter().take(idle.len().saturating_sub(most)) {
+            self.close_slot(key);
+        }
+    }
+
+    /// Group sync; then the catalog learns what is durable.
+    fn sync(&mut self) {
+        self.last_sync = StdInstant::now();
+        if let Err(error) = self.sync_file_system() {
+            error!(%error, "group sync failed; slots written since the last good one are closed");
+            self.rewrite_held();
+            return;
+        }
+        self.dirty = false;
+        for open in self.open.values_mut() {
+            open.dirty = false;
+        }
+        // In order: fragments first, so that closings and endings find them known.
+        let fragments = self.held.drain(..).map(|held| DurableEvent::Fragment(held.durable));
+        let events: Vec<DurableEvent> = fragments.chain(self.events.drain(..)).collect();
+        self.catalog.post(move |state| {
+            if let Err(error) = state.apply(events) {
+                error!(%error, "the catalog did not take what became durable");
+            }
+        });
+    }
+
+    fn sync_file_system(&self) -> std::io::Result<()> {
+        if !self.dirty || sync_is_switched_off() {
+            return Ok(());
+        }
+        match self.open.values().next() {
+            Some(open) => open.file.sync_file_system(),
+            None => {
+                let slot = self.slots.open(SlotIndex(0), Open::Read);
+                slot.map_err(std::io::Error::other)?.sync_file_system()
+            }
+        }
+    }
+
+    fn rewrite_held(&mut self) {
+        let failed: Vec<StreamKey> =
+            self.open.iter().filter(|(_, open)| open.dirty).map(|(key, _)| key.clone()).collect();
+        for key in &failed {
+            self.fail_slot(key);
+        }
+        for held in std::mem::take(&mut self.held) {
+            if let Some(fragment) = self.place(held.fragment) {
+                self.homeless.push(fragment);
+            }
+        }
+    }
+}
+
+impl OpenSlot {
+    fn continues(&self, segment: &Arc<SegmentStart>) -> bool {
+        self.segment.as_ref().is_some_and(|(current, _)| Arc::ptr_eq(current, segment))
+    }
+}
+
+/// Only in builds that plant faults for the proof rigs.
+fn sync_is_switched_off() -> bool {
+    cfg!(feature = "planted-faults") && std::env::var_os("EDGEREC_PLANT_NO_SYNC").is_some()
+}
+
+/// Writes a fragment at the slot's position, after a segment start if it begins one. The slot's
+/// state changes only if everything was written.
+fn write_fragment(open: &mut OpenSlot, fragment: &Fragment) -> std::io::Result<DurableFragment> {
+    let mut start = Vec::new();
+    let mut segment_offset = 0;
+    match &open.segment {
+        Some((current, offset)) if Arc::ptr_eq(current, &fragment.segment) => {
+            segment_offset = *offset;
+        }
+        _ => {
+            segment_offset += u32::try_from(open.position).expect("slots are below 4 GiB");
+            start = encode_segment_start(
+                &fragment.segment.init,
+                &segment_header(&fragment.segment, open.place),
+            );
+        }
+    }
+    let offset = open.position + start.len() as u64;
+    let media_bytes = fragment.media_bytes();
+    let seal = seal_of(fragment, open.place, segment_offset, media_bytes);
+    let crc = fragment
+        .payload
+        .iter()
+        .fold(crc32c::crc32c(&fragment.head), |crc, part| crc32c::crc32c_append(crc, part));
+    let mut tail = encode_seal(&seal, crc);
+    let pad = padding(offset + (media_bytes + tail.len()) as u64);
+    tail.extend_from_slice(&pad);
+
+    let mut slices = Vec::with_capacity(fragment.payload.len() + 3);
+    slices.push(IoSlice::new(&start));
+    slices.push(IoSlice::new(&fragment.head));
+    slices.extend(fragment.payload.iter().map(|part| IoSlice::new(part)));
+    slices.push(IoSlice::new(&tail));
+    open.dirty = true;
+    open.file.write_all_at(&slices, open.position)?;
+
+    open.position = offset + (media_bytes + tail.len()) as u64;
+    open.segment = Some((fragment.segment.clone(), segment_offset));
+    Ok(DurableFragment { segment: fragment.segment.clone(), seal, offset, end: open.position })
+}
+
+fn segment_header(segment: &SegmentStart, place: SlotPlace) -> SegmentHeader {
+    SegmentHeader {
+        place,
+        key: segment.session.key.clone(),
+        session: segment.session.id,
+        boot_id: segment.session.boot_id,
+        began: segment.session.began,
+        discontinuity: segment.discontinuity,
+        tracks: segment.tracks.to_vec(),
+        origins: segment.origins.clone(),
+        script_data: segment.script_data.clone(),
+    }
+}
+
+fn seal_of(fragment: &Fragment, place: SlotPlace, segment_offset: u32, media_bytes: usize) -> Seal {
+    Seal {
+        place,
+        stream_hash: stream_hash(&fragment.segment.session.key),
+        session: fragment.segment.session.id,
+        segment_offset,
+        sequence: fragment.sequence,
+        media_bytes: u32::try_from(media_bytes).expect("bounded by limits"),
+        first_arrival: fragment.first_arrival,
+        last_arrival: fragment.last_arrival,
+        media_start_ms: fragment.media_start_ms,
+        media_end_ms: fragment.media_end_ms,
+        key: fragment.key,
+        recordings: fragment.recordings.clone(),
+    }
+}

@@ -1,0 +1,92 @@
+//! What a recorder costs: processor time and memory of its processes, bytes and flushes of the
+//! device under it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Ticks of /proc/PID/stat in a second: USER_HZ, the same on every Linux platform of ours.
+const TICKS_PER_S: f64 = 100.0;
+const SECTOR_BYTES: u64 = 512;
+
+/// Processor time and memory of a process and all below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// User and system time, in seconds.
+    pub cpu_s: f64,
+    /// Peak resident memory, in KiB; of several processes the sum.
+    pub rss_kib_max: u64,
+}
+
+/// Measures the processes `roots` and their descendants.
+pub fn processes(roots: &[u32]) -> io::Result<Cost> {
+    let mut all: HashSet<u32> = roots.iter().copied().collect();
+    let stats: Vec<(u32, u32, f64)> = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|id: u32| read_stat(id).map(|(parent, cpu_s)| (id, parent, cpu_s)))
+        .collect();
+    let mut before = 0;
+    while before != all.len() {
+        before = all.len();
+        all.extend(
+            stats
+                .iter()
+                .filter(|(_, parent, _)| all.contains(parent))
+                .map(|stat| stat.0)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let mut cost = Cost::default();
+    for (id, _, cpu_s) in stats.iter().filter(|(id, _, _)| all.contains(id)) {
+        cost.cpu_s += cpu_s;
+        cost.rss_kib_max += read_rss_kib_max(*id).unwrap_or(0);
+    }
+    Ok(cost)
+}
+
+/// Parent, and processor seconds with those of children already waited for.
+fn read_stat(id: u32) -> Option<(u32, f64)> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some((fields.get(1)?.parse().ok()?, ticks as f64 / TICKS_PER_S))
+}
+
+fn read_rss_kib_max(id: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What a block device did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Flushes.
+    pub flushes: u64,
+}
+
+impl Traffic {
+    /// What came after an earlier look.
+    pub fn since(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            written_bytes: self.written_bytes - earlier.written_bytes,
+            flushes: self.flushes - earlier.flushes,
+        }
+    }
+}
+
+/// Reads the counters of a block device such as `/dev/loop3`.
+pub fn device(device: &Path) -> io::Result<Traffic> {
+    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let text = fs::read_to_string(PathBuf::from("/sys/block").join(name).join("stat"))?;
+    let fields: Vec<u64> = text.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    let [written, flushes] = [6, 15].map(|at| fields.get(at).copied());
+    let (Some(sectors), Some(flushes)) = (written, flushes) else {
+        return Err(io::Error::other("the kernel counts no flushes (older than 5.5)"));
+    };
+    Ok(Traffic { written_bytes: sectors * SECTOR_BYTES, flushes })
+}

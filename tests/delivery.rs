@@ -1,0 +1,16 @@
+//! Delivery against real targets: folders, and an S3 server that checks every signature with
+//! code that is not ours. The reference is what was put on the shelf.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+#[path = "delivery/bench.rs"]
+mod bench;
+#[path = "delivery/directory.rs"]
+mod directory;
+#[path = "delivery/hostile.rs"]
+mod hostile;
+#[path = "delivery/s3.rs"]
+mod s3;
+#[path = "delivery/s3_faults.rs"]
+mod s3_faults;

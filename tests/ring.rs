@@ -1,0 +1,304 @@
+//! The ring with the recorder in front of it: what is handed over is found again, also by a
+//! program that finds the ring as a crash left it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use edgerec::domain::eviction::OnFull;
+use edgerec::domain::files::FileFormat;
+use edgerec::domain::ids::BootId;
+use edgerec::domain::matching::{Layer, RuleTable};
+use edgerec::domain::rule_set::RuleSet;
+use edgerec::domain::sample::{Codec, Sample, Shape, Track, TrackId};
+use edgerec::domain::stream_key::StreamKey;
+use edgerec::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use edgerec::media::clip::ClipSource;
+use edgerec::media::fmp4::parse_moof;
+use edgerec::platform::clock::SystemClock;
+use edgerec::platform::flash::SystemFlash;
+use edgerec::recorder::live::LiveTable;
+use edgerec::recorder::session::RecordedSession;
+use edgerec::recorder::{Beginning, Recorder, RecorderSettings, Session};
+use edgerec::ring::catalog::CatalogSettings;
+use edgerec::ring::catalog::files::FileRecord;
+use edgerec::ring::catalog::open::FileState;
+use edgerec::ring::clip::RingClip;
+use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
+use edgerec::ring::identity::RingIdentity;
+
+const SLOT_BYTES: u64 = 1 << 20;
+
+fn format(path: &Path, slots: u64) {
+    let identity = RingIdentity::plan(path, (8 << 20) + slots * SLOT_BYTES, SLOT_BYTES);
+    identity.expect("fits").create(&SystemFlash, path).expect("made");
+}
+
+fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
+    let settings = RingSettings {
+        path: path.to_owned(),
+        sync_interval: Duration::from_millis(20),
+        catalog: CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false },
+    };
+    Ring::open(&settings, Arc::new(SystemFlash), Arc::new(SystemClock::new())).expect("opens")
+}
+
+fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
+    let document = r#"{"revision": 1,
+        "templates": [{"TemplateName": "t", "Mp4Param": {"Enable": 1, "RecordInterval": 60},
+                       "HlsParam": {"Enable": 1}}],
+        "rules": [{"DomainName": "", "AppName": "", "StreamName": "cam", "TemplateName": "t"}]}"#;
+    let set = RuleSet::parse(document.as_bytes()).expect("valid");
+    let rules = Arc::new(ArcSwap::from_pointee(RuleTable::new([(Layer::Fleet, &set)])));
+    let settings = RecorderSettings { keep_all, hls_clip_max_s: 3_600, sample_bytes_max: 1 << 19 };
+    Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings)
+}
+
+fn begin(recorder: &Recorder, name: &str, seed: u64) -> Session {
+    let key = StreamKey::new("d", "live", name).expect("valid");
+    let (now, boot_id) = (at(0), BootId([1; 16]));
+    let beginning = Beginning { key, protocol: "rtmp", query: String::new(), now, boot_id };
+    let mut number = seed * 1_000;
+    let mut random = || {
+        number += 2;
+        number
+    };
+    recorder.begin(beginning, &mut random).expect("a lane is free")
+}
+
+fn at(ms: u64) -> Instant {
+    let unix = UnixMillis(1_800_000_000_000 + i64::try_from(ms).expect("small"));
+    let wall = WallTime { unix, quality: ClockQuality::Trusted };
+    Instant { boot: BootTime(1_000 + ms), wall }
+}
+
+/// A sample every 40 ms, a key frame every second, payload that says which sample it is.
+fn feed(session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
+    let shape = Shape::Video { width: 64, height: 64 };
+    let config = Bytes::from_static(&[1, 66, 0, 30, 255, 225, 0, 0, 1, 0, 0]);
+    let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
+    session.tracks(&[Track { id, codec, timescale, config, shape }]);
+    for index in from..until {
+        let dts = i64::try_from(index * 40).expect("small");
+        let mut data = vec![0; bytes];
+        data[..8].copy_from_slice(&index.to_be_bytes());
+        let key = index % 25 == 0;
+        let sample = Sample { track: id, dts, pts: dts, key, data: data.into() };
+        session.sample(sample, at(index * 40)).expect("taken");
+    }
+}
+
+/// Feeds no faster than the ring writes: a lane holds seven fragments.
+fn feed_paced(ring: &Ring, session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
+    for start in (from..until).step_by(100) {
+        let end = until.min(start + 100);
+        feed(session, start, end, bytes);
+        let fed_ms = i64::try_from(end * 40).expect("small");
+        wait_for(ring, "what was fed is durable", |files| {
+            let last = files.iter().map(|file| file.end_ms).max().unwrap_or(0);
+            last - 1_800_000_000_000 >= fed_ms - 1_100
+        });
+    }
+}
+
+fn recorded(session: Session) -> Box<RecordedSession> {
+    match session {
+        Session::Recorded(session) => session,
+        Session::Unrecorded(_) => panic!("the rules say that it is recorded"),
+    }
+}
+
+/// Asks the catalog until it says what is expected.
+fn wait_for(ring: &Ring, what: &str, holds: impl Fn(&[FileRecord]) -> bool) -> Vec<FileRecord> {
+    let deadline = StdInstant::now() + Duration::from_secs(20);
+    loop {
+        let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+        if holds(&files) {
+            return files;
+        }
+        assert!(StdInstant::now() < deadline, "not reached: {what}; files: {files:#?}");
+    }
+}
+
+/// The numbers of the samples in a clip, in order, with their times checked.
+fn samples_of(clip: &RingClip) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for fragment in 0..clip.fragment_count() {
+        let moof = parse_moof(&clip.moof(fragment).expect("read")).expect("ours");
+        let mut offset = 0;
+        for sample in moof.runs.iter().flat_map(|run| &run.samples) {
+            let mut number = [0; 8];
+            clip.read_payload(fragment, offset, &mut number).expect("read");
+            let number = u64::from_be_bytes(number);
+            assert_eq!(sample.dts, i64::try_from(number * 40).expect("small"));
+            numbers.push(number);
+            offset += sample.size;
+        }
+    }
+    numbers
+}
+
+fn by_format(files: &[FileRecord], format: FileFormat) -> Vec<&FileRecord> {
+    files.iter().filter(|file| file.format == format).collect()
+}
+
+fn copy_ring(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.join("slots")).expect("made");
+    for folder in ["", "slots"] {
+        for entry in std::fs::read_dir(from.join(folder)).expect("listed") {
+            let path = entry.expect("listed").path();
+            if path.is_file() {
+                let name = path.file_name().expect("a file");
+                std::fs::copy(&path, to.join(folder).join(name)).expect("copied");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_becomes_files_that_hold_every_sample_once() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 24);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed_paced(&ring, &mut session, 0, 3_100, 4_000);
+    session.end("finished", at(124_000));
+    let done = |files: &[FileRecord]| {
+        files.len() == 4 && files.iter().all(|file| file.state == FileState::Waiting)
+    };
+    let files = wait_for(&ring, "one HLS file and three MP4 files", done);
+    let hls = by_format(&files, FileFormat::Hls);
+    assert_eq!((hls[0].duration_ms, hls[0].tracks.as_slice()), (124_000, &["h264".to_owned()][..]));
+    let all: Vec<u64> = (0..3_100).collect();
+    assert_eq!(samples_of(&ring.open_file_clip(hls[0].id).expect("there")), all);
+    let mp4 = by_format(&files, FileFormat::Mp4);
+    let starts: Vec<i64> = mp4.iter().map(|file| file.start_ms - hls[0].start_ms).collect();
+    assert_eq!(starts, [0, 60_000, 120_000]);
+    let parts =
+        mp4.iter().flat_map(|file| samples_of(&ring.open_file_clip(file.id).expect("there")));
+    assert_eq!(parts.collect::<Vec<_>>(), all);
+
+    // A range of the ring begins at the key frame before it.
+    let key = hls[0].key.clone();
+    let from_ms = hls[0].start_ms + 10_500;
+    let range = ring.open_range_clip(&key, from_ms, from_ms + 3_000).expect("there");
+    let numbers = samples_of(&range);
+    assert_eq!(numbers.first(), Some(&250));
+    assert!((325..=375).contains(numbers.last().expect("some")), "{numbers:?}");
+    drop(range);
+    threads.close(ring);
+
+    let (ring, threads) = open(dir.path());
+    assert_eq!(samples_of(&ring.open_file_clip(files[0].id).expect("still there")).len(), {
+        let again = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+        assert_eq!(again.len(), 4);
+        samples_of(&ring.open_file_clip(again[0].id).expect("there")).len()
+    });
+    threads.close(ring);
+}
+
+#[test]
+fn what_was_durable_at_a_crash_is_found_again_and_the_slot_goes_on() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let crashed = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 24);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed_paced(&ring, &mut session, 0, 1_000, 4_000);
+    let durable = |files: &[FileRecord]| files.iter().any(|file| file.duration_ms >= 38_000);
+    wait_for(&ring, "38 s are durable", durable);
+    copy_ring(dir.path(), crashed.path());
+    session.end("finished", at(40_000));
+    threads.close(ring);
+
+    let (ring, threads) = open(crashed.path());
+    let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    assert_eq!(files.len(), 2, "{files:#?}");
+    for file in &files {
+        assert_eq!(file.state, FileState::Waiting);
+        let numbers = samples_of(&ring.open_file_clip(file.id).expect("there"));
+        assert!(numbers.len() >= 950, "only {} samples were found", numbers.len());
+        assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    }
+    // A new session of the same stream goes on in the slot that was open.
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 2));
+    feed(&mut session, 0, 100, 4_000);
+    session.end("finished", at(4_000));
+    let files = wait_for(&ring, "the new session's files", |files| {
+        files.len() == 4 && files.iter().all(|file| file.state == FileState::Waiting)
+    });
+    for file in &files[2..] {
+        assert!(samples_of(&ring.open_file_clip(file.id).expect("there")).len() >= 100);
+    }
+    threads.close(ring);
+}
+
+#[test]
+fn a_lost_catalog_is_made_anew_from_the_slots() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 24);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed_paced(&ring, &mut session, 0, 2_000, 4_000);
+    session.end("finished", at(80_000));
+    let done = |files: &[FileRecord]| {
+        files.len() == 3 && files.iter().all(|file| file.state == FileState::Waiting)
+    };
+    let mut before: Vec<_> =
+        wait_for(&ring, "files", done).iter().map(|file| (file.id, file.duration_ms)).collect();
+    threads.close(ring);
+    std::fs::write(dir.path().join("state.db"), vec![0xa5; 20_000]).expect("damaged");
+
+    let (ring, threads) = open(dir.path());
+    assert!(dir.path().join("state.db.damaged").exists());
+    let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    let mut after: Vec<_> = files.iter().map(|file| (file.id, file.duration_ms)).collect();
+    before.sort();
+    after.sort();
+    assert_eq!(after, before);
+    threads.close(ring);
+}
+
+#[test]
+fn a_full_ring_reuses_the_oldest_slots_and_leased_ones_stay() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 8);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed_paced(&ring, &mut session, 0, 500, 4_000);
+    wait_for(&ring, "a first file", |files| files.iter().any(|file| file.duration_ms > 15_000));
+    let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    let leased = ring.open_file_clip(by_format(&files, FileFormat::Hls)[0].id).expect("there");
+    feed_paced(&ring, &mut session, 500, 6_000, 4_000);
+    let first = samples_of(&leased);
+    assert_eq!(first, (0..first.len() as u64).collect::<Vec<_>>());
+    drop(leased);
+    session.end("finished", at(240_000));
+    threads.close(ring);
+}
+
+#[test]
+fn a_stream_without_a_rule_leaves_nothing_in_the_ring_and_keep_all_keeps_it() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 8);
+    let (ring, threads) = open(dir.path());
+    assert!(matches!(begin(&recorder(&ring, false), "other", 1), Session::Unrecorded(_)));
+    let mut session = recorded(begin(&recorder(&ring, true), "other", 2));
+    feed(&mut session, 3, 150, 1_000);
+    session.end("finished", at(6_000));
+    let key = StreamKey::new("d", "live", "other").expect("valid");
+    let deadline = StdInstant::now() + Duration::from_secs(20);
+    let clip = loop {
+        match ring.open_range_clip(&key, 0, i64::MAX) {
+            Ok(clip) if samples_of(&clip).last() == Some(&149) => break clip,
+            _ => assert!(StdInstant::now() < deadline, "the stream is not in the ring"),
+        }
+    };
+    assert_eq!(samples_of(&clip).first(), Some(&25), "a range begins at a key frame");
+    let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    assert!(files.is_empty(), "ring-only media is no file: {files:?}");
+    drop(clip);
+    threads.close(ring);
+}

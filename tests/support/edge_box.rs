@@ -1,0 +1,344 @@
+//! The box as its users meet it: the built binary, a configuration, a ring, addresses.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::process::{Process, Stdout, log_tail, run};
+use super::scratch;
+use super::wait::poll_for;
+
+/// How long the box may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// How a box is set up, before it is started.
+pub struct BoxPlan {
+    binary: PathBuf,
+    ring: Option<PathBuf>,
+    ring_settings: Vec<(String, String)>,
+    sections: String,
+    rules: Value,
+    environment: Vec<(String, String)>,
+    listen: SocketAddr,
+}
+
+impl Default for BoxPlan {
+    /// The binary of this build (or the one in `EDGEREC_BINARY`, such as a static build), a ring of
+    /// 256 MiB in a scratch directory, every stream of the app `live` recorded as FLV.
+    fn default() -> BoxPlan {
+        let settings = [("capacity", "\"256MiB\""), ("slot", "\"4MiB\"")];
+        BoxPlan {
+            binary: binary(),
+            ring: None,
+            ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            sections: String::new(),
+            rules: record_all(&["Flv"]),
+            environment: Vec::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
+}
+
+impl BoxPlan {
+    /// Uses another build of the binary.
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> BoxPlan {
+        self.binary = path.into();
+        self
+    }
+
+    /// Puts the ring here instead of in the scratch directory.
+    pub fn ring(mut self, path: impl Into<PathBuf>) -> BoxPlan {
+        self.ring = Some(path.into());
+        self
+    }
+
+    /// Sets a key of `[ring]`; the value in TOML, so text with its quotes.
+    pub fn ring_setting(mut self, key: &str, toml: &str) -> BoxPlan {
+        self.ring_settings.retain(|(set, _)| set != key);
+        self.ring_settings.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Adds whole sections of edgerec.toml, such as `[upload]`.
+    pub fn sections(mut self, toml: &str) -> BoxPlan {
+        self.sections.push_str(toml);
+        self.sections.push('\n');
+        self
+    }
+
+    /// The rule set to begin with.
+    pub fn rules(mut self, rules: Value) -> BoxPlan {
+        self.rules = rules;
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> BoxPlan {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes the configuration, makes the ring unless there is one, and starts the box.
+    #[track_caller]
+    pub fn start(self) -> EdgeBox {
+        let mut edge = self.prepare();
+        if !edge.ring.join("ring.id").exists() {
+            edge.cli_ok(&["format"]);
+        }
+        edge.start_again();
+        edge
+    }
+
+    /// Writes the configuration only: no ring is made and nothing is started.
+    pub fn prepare(self) -> EdgeBox {
+        let dir = scratch("box");
+        let ring = self.ring.clone().unwrap_or_else(|| dir.path().join("ring"));
+        let edge = EdgeBox {
+            config: dir.path().join("edgerec.toml"),
+            log: dir.path().join("edgerec.log"),
+            rtmp: self.listen,
+            api: self.listen,
+            plan: self,
+            process: None,
+            ring,
+            dir,
+        };
+        edge.write_rules(&edge.plan.rules);
+        edge.write_config();
+        edge
+    }
+}
+
+/// The binary under test: the one of this build unless `EDGEREC_BINARY` names another.
+pub fn binary() -> PathBuf {
+    std::env::var_os("EDGEREC_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_edgerec")), PathBuf::from)
+}
+
+/// A rule set that records every stream of the app `live` in these formats (`Flv`, `Hls`, `Mp4`,
+/// `Aac`).
+pub fn record_all(formats: &[&str]) -> Value {
+    let mut template = json!({"TemplateName": "all"});
+    for format in formats {
+        template[format!("{format}Param")] = json!({"Enable": 1});
+    }
+    json!({
+        "revision": 1,
+        "templates": [template],
+        "rules": [{"DomainName": "", "AppName": "live", "StreamName": "", "TemplateName": "all"}],
+    })
+}
+
+/// A box with its configuration and ring; running or not. Dropping it kills the process and, when
+/// the test failed, shows the log.
+pub struct EdgeBox {
+    plan: BoxPlan,
+    config: PathBuf,
+    ring: PathBuf,
+    log: PathBuf,
+    rtmp: SocketAddr,
+    api: SocketAddr,
+    process: Option<Process>,
+    dir: TempDir,
+}
+
+impl EdgeBox {
+    /// A running box with the default plan.
+    #[track_caller]
+    pub fn start() -> EdgeBox {
+        BoxPlan::default().start()
+    }
+
+    /// Starts the box again after a kill, on the same addresses; returns how long it took to be
+    /// ready.
+    #[track_caller]
+    pub fn start_again(&mut self) -> Duration {
+        assert!(self.process.is_none(), "the box runs already");
+        self.write_config();
+        let began = Instant::now();
+        let mut command = self.command(&["run"]);
+        command.env("RUST_BACKTRACE", "1");
+        let mut process = Process::start(&command, "edgerec", &self.log, Stdout::Piped);
+        let stdout = process.child().stdout.take().expect("stdout is piped");
+        let (line_out, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // After the ready line nobody listens; the pipe is still kept empty.
+                let _ = line_out.send(line);
+            }
+        });
+        let Ok(line) = lines.recv_timeout(READY_WITHIN) else {
+            panic!("edgerec run did not become ready; its log:\n{}", log_tail(&self.log));
+        };
+        let (rtmp, api) = parse_ready(&line)
+            .unwrap_or_else(|| panic!("not a ready line: `{line}`; log:\n{}", process.log_tail()));
+        (self.rtmp, self.api) = (rtmp, api);
+        self.process = Some(process);
+        began.elapsed()
+    }
+
+    /// Ends the box at once (SIGKILL).
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Asks the box to end (SIGTERM) and waits for it.
+    #[track_caller]
+    pub fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.process.take().expect("the box runs").terminate(within)
+    }
+
+    /// The process of the running box.
+    #[track_caller]
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the box runs")
+    }
+
+    /// Where it listens for RTMP.
+    pub fn rtmp(&self) -> SocketAddr {
+        self.rtmp
+    }
+
+    /// Where it listens for HTTP.
+    pub fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// Where an encoder pushes a stream of the app `live`; its key is [`Self::stream_key`].
+    pub fn push_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/live/{stream}", self.rtmp)
+    }
+
+    /// The key of a stream pushed to [`Self::push_url`].
+    pub fn stream_key(&self, stream: &str) -> String {
+        format!("{}/live/{stream}", self.rtmp.ip())
+    }
+
+    /// The ring's directory.
+    pub fn ring(&self) -> &Path {
+        &self.ring
+    }
+
+    /// A place for the test's own files beside the configuration.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What the box logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Replaces the rule set file; the running box takes it by itself.
+    pub fn write_rules(&self, rules: &Value) {
+        let text = serde_json::to_vec_pretty(rules).expect("JSON can be written");
+        let new = self.dir.path().join("rules.json.new");
+        fs::write(&new, text).expect("the rules can be written");
+        fs::rename(&new, self.dir.path().join("rules.json")).expect("the rules can be renamed");
+    }
+
+    /// Runs a subcommand with this box's configuration.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        run(&self.command(arguments))
+    }
+
+    /// Runs a subcommand; fails the test unless it says 0; returns its stdout.
+    #[track_caller]
+    pub fn cli_ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "edgerec {arguments:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("edgerec prints UTF-8")
+    }
+
+    /// The rows of `edgerec ls --json`.
+    #[track_caller]
+    pub fn ls(&self) -> Vec<Value> {
+        let rows = self.cli_ok(&["ls", "--json"]);
+        rows.lines().map(|row| serde_json::from_str(row).expect("a row of ls is JSON")).collect()
+    }
+
+    /// Waits for a row of `ls` that `wanted` likes.
+    #[track_caller]
+    pub fn file_within(&self, within: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
+        match poll_for(within, || self.ls().into_iter().find(|row| wanted(row))) {
+            Some(row) => row,
+            None => panic!("no such file within {within:?}; there are {:#?}", self.ls()),
+        }
+    }
+
+    /// Exports a file of `ls` by its id to a path beside the configuration.
+    #[track_caller]
+    pub fn export_file(&self, file_id: &str, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        self.cli_ok(&["export", "--file", file_id, "-o", &path.to_string_lossy()]);
+        path
+    }
+
+    /// Exports everything the ring has of a stream.
+    ///
+    /// # Errors
+    /// The box has nothing of it, or cannot; its words.
+    pub fn export_all(&self, key: &str, format: &str, name: &str) -> Result<PathBuf, String> {
+        let path = self.dir.path().join(name);
+        let to = path.to_string_lossy();
+        let ever = ["--from", "2000-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"];
+        let output =
+            self.cli(&[&["export", key], &ever[..], &["--format", format, "-o", &to]].concat());
+        if output.status.success() {
+            Ok(path)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.plan.binary);
+        command.args(arguments).arg("--config").arg(&self.config);
+        command.envs(self.plan.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn write_config(&self) {
+        let mut toml = format!(
+            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\n\n[api]\nlisten = \"{}\"\n\n\
+             [rules]\nfile = {}\n\n[ring]\npath = {}\n",
+            self.rtmp,
+            self.api,
+            toml_text(&self.dir.path().join("rules.json")),
+            toml_text(&self.ring),
+        );
+        for (key, value) in &self.plan.ring_settings {
+            toml.push_str(&format!("{key} = {value}\n"));
+        }
+        toml.push('\n');
+        toml.push_str(&self.plan.sections);
+        fs::write(&self.config, toml).expect("the configuration can be written");
+    }
+}
+
+/// `ready rtmp=ADDR api=ADDR`
+fn parse_ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let mut words = line.strip_prefix("ready ")?.split_whitespace();
+    let mut address = |name: &str| words.next()?.strip_prefix(name)?.parse().ok();
+    Some((address("rtmp=")?, address("api=")?))
+}
+
+/// A path as a TOML string.
+fn toml_text(path: &Path) -> String {
+    // JSON's string escapes are TOML's too.
+    serde_json::to_string(&path.to_string_lossy()).expect("text can be quoted")
+}

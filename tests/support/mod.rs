@@ -1,0 +1,47 @@
+//! What the tests share: the box as a process, real tools around it, waiting, media, and the
+//! power-cut rig.
+//!
+//! Each test binary includes this tree with `mod support;` and uses its part. Everything made here
+//! lies below Cargo's `target/tmp`; every process and mount has a guard that ends it on drop. A
+//! missing tool is a failure, never a skipped test.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod block_log;
+pub mod chance;
+pub mod edge_box;
+pub mod media;
+pub mod memory_shelf;
+pub mod packets;
+pub mod power_rig;
+pub mod process;
+pub mod push;
+pub mod s3_server;
+pub mod wait;
+
+use std::path::{Path, PathBuf};
+
+/// Where tests may write; below `target/`.
+pub fn work_dir() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A directory of this test alone, removed when dropped.
+pub fn scratch(name: &str) -> tempfile::TempDir {
+    std::fs::create_dir_all(work_dir()).expect("target/tmp can be made");
+    tempfile::Builder::new()
+        .prefix(&format!("{name}-"))
+        .tempdir_in(work_dir())
+        .expect("a scratch directory can be made in target/tmp")
+}
+
+/// Finds a program, or fails the test by saying what is missing.
+pub fn tool(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("`{name}` is not installed; tests/run installs what tests need"))
+}

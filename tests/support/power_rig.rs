@@ -1,0 +1,345 @@
+//! The power-cut rig: a file system on a device whose every write and flush is logged, so that the
+//! power can be cut afterwards at any entry of the log, as often as wanted.
+//!
+//! 1. [`PowerRig::start`]: qemu's storage daemon exports an image through FUSE and logs; the export
+//!    is loop-mounted. All mounts are made in a mount namespace of the calling thread, so nothing is
+//!    left behind even if the test is killed.
+//! 2. The workload writes on [`PowerRig::mount`]. Every 100 ms a beacon (clock, and what each sender
+//!    had sent) is written to a spare block behind the file system, so it lies in the log between
+//!    the workload's own writes.
+//! 3. [`PowerRig::stop`] gives the [`PowerLog`]; [`PowerLog::replay`] rebuilds the disk at each cut,
+//!    mounts it and lets the caller recover and check.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+use super::block_log::{BlockLog, Cache};
+use super::chance::Chance;
+use super::process::{Process, Stdout, run, run_ok};
+use super::wait::wait_until;
+use super::{scratch, tool};
+
+const BEACON_MAGIC: [u8; 8] = *b"edgebcon";
+const BEACON_PERIOD: Duration = Duration::from_millis(100);
+/// The beacon's block; a page, so that the page cache passes it on as it is.
+const BEACON_BYTES: u64 = 4_096;
+/// Left free behind the file system.
+const SPARE_BYTES: u64 = 1 << 20;
+/// Room for the log; the file is sparse.
+const LOG_BYTES: u64 = 8 << 30;
+const LOG_SECTOR_BYTES: u64 = 512;
+
+/// The rig at work.
+pub struct PowerRig {
+    // Dropped in this order: clock, mount, daemon, files.
+    beacons: Option<BeaconThread>,
+    mounted: Mounted,
+    daemon: Process,
+    dir: TempDir,
+    image_bytes: u64,
+}
+
+impl PowerRig {
+    /// Makes an empty ext4 (with its defaults) of nearly `image_bytes` and mounts it over a logged
+    /// device. Fails the test when it does not run as root.
+    #[track_caller]
+    pub fn start(name: &str, image_bytes: u64) -> PowerRig {
+        enter_mount_namespace();
+        let dir = scratch(name);
+        let at = |file: &str| dir.path().join(file);
+        make_file(&at("disk.img"), image_bytes);
+        let blocks_kib = (image_bytes - SPARE_BYTES) / 1_024;
+        run_ok(
+            Command::new(tool("mkfs.ext4"))
+                .args(["-q", "-F"])
+                .arg(at("disk.img"))
+                .arg(format!("{blocks_kib}k")),
+        );
+        copy_sparse(&at("disk.img"), &at("empty.img"));
+        make_file(&at("log.img"), LOG_BYTES);
+        make_file(&at("export"), 0);
+        let mut daemon = start_daemon(dir.path());
+        wait_until(Duration::from_secs(10), "qemu-storage-daemon exports the disk", || {
+            assert!(daemon.is_running(), "qemu-storage-daemon ended:\n{}", daemon.log_tail());
+            fs::metadata(at("export")).is_ok_and(|file| file.len() == image_bytes)
+        });
+        let mounted = Mounted::new(&at("export"), &at("mnt"));
+        PowerRig { beacons: None, mounted, daemon, dir, image_bytes }
+    }
+
+    /// The file system under test.
+    pub fn mount(&self) -> &Path {
+        &self.mounted.at
+    }
+
+    /// Starts the beacons. `sent_ms` says what each sender has sent so far, in milliseconds of
+    /// media time.
+    pub fn start_beacons(&mut self, sent_ms: impl Fn() -> Vec<i64> + Send + 'static) {
+        let device = File::options().write(true).open(self.dir.path().join("export"));
+        let device = device.expect("the export opens for writing");
+        let offset = self.image_bytes - BEACON_BYTES;
+        let began = Instant::now();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            loop {
+                let at_ms = u64::try_from(began.elapsed().as_millis()).expect("tests are short");
+                let block = Beacon { at_ms, sent_ms: sent_ms() }.to_block();
+                device.write_all_at(&block, offset).expect("the beacon can be written");
+                match stopped.recv_timeout(BEACON_PERIOD) {
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+            }
+        });
+        self.beacons = Some(BeaconThread { stop: Some(stop), thread: Some(thread) });
+    }
+
+    /// Ends the run, which must have no process on the mount any more, and reads the log.
+    #[track_caller]
+    pub fn stop(self) -> PowerLog {
+        let PowerRig { beacons, mounted, mut daemon, dir, .. } = self;
+        drop(beacons.expect("beacons were started"));
+        // The log's entry count is written with a flush.
+        run_ok(Command::new(tool("sync")).arg("-f").arg(&mounted.at));
+        mounted.unmount();
+        daemon.terminate(Duration::from_secs(20));
+        let log = BlockLog::open(&dir.path().join("log.img")).expect("qemu's log can be read");
+        let beacons = find_beacons(&log);
+        assert!(beacons.len() > 1, "{} beacons in the log", beacons.len());
+        PowerLog { log, beacons, dir }
+    }
+}
+
+/// A finished run, ready to be cut.
+pub struct PowerLog {
+    log: BlockLog,
+    /// With the index of the log entry that holds it.
+    beacons: Vec<(usize, Beacon)>,
+    dir: TempDir,
+}
+
+/// One power cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// How many entries of the log the device had got.
+    pub entries: usize,
+    /// What its cache did.
+    pub cache: Cache,
+    /// When it was, in milliseconds after the beacons began; never early, at most a beacon late.
+    pub at_ms: u64,
+    /// What each sender had sent by then, in milliseconds; never less than the truth.
+    pub sent_ms: Vec<i64>,
+}
+
+impl Cut {
+    /// How much of each stream is lost when this much was kept, in milliseconds.
+    pub fn lost_ms(&self, kept_ms: &[i64]) -> Vec<i64> {
+        assert_eq!(self.sent_ms.len(), kept_ms.len(), "one position per stream");
+        self.sent_ms.iter().zip(kept_ms).map(|(sent, kept)| (sent - kept).max(0)).collect()
+    }
+}
+
+impl PowerLog {
+    /// The log itself.
+    pub fn log(&self) -> &BlockLog {
+        &self.log
+    }
+
+    /// Chooses cuts from `from_ms` on: even ones at a random instant, odd ones at a random entry,
+    /// the cache models in turn. In the order of the log.
+    pub fn choose_cuts(&self, count: usize, from_ms: u64, chance: &mut Chance) -> Vec<Cut> {
+        let first = self.beacons.iter().position(|(_, beacon)| beacon.at_ms >= from_ms);
+        let first = first.expect("the run is longer than that");
+        let gaps: Vec<_> = self.beacons[first..].windows(2).map(|two| (&two[0], &two[1])).collect();
+        let begin = gaps.first().expect("two beacons are left").0.0;
+        let end = gaps.last().expect("two beacons are left").1.0;
+        let pick = |chance: &mut Chance, from: usize, to: usize| {
+            from + 1 + usize::try_from(chance.below((to - from) as u64)).expect("fits a usize")
+        };
+        let mut cuts: Vec<Cut> = (0..count)
+            .map(|number| {
+                let entries = if number % 2 == 0 {
+                    let gap = gaps[pick(chance, 0, gaps.len()) - 1];
+                    pick(chance, gap.0.0, gap.1.0)
+                } else {
+                    pick(chance, begin, end)
+                };
+                self.cut_at(entries, Cache::ALL[number / 2 % 3])
+            })
+            .collect();
+        cuts.sort_by_key(|cut| cut.entries);
+        cuts
+    }
+
+    /// The cut after this many entries, which must lie before the last beacon.
+    pub fn cut_at(&self, entries: usize, cache: Cache) -> Cut {
+        let next = self.beacons.partition_point(|(entry, _)| *entry < entries);
+        let (_, beacon) = &self.beacons[next];
+        Cut { entries, cache, at_ms: beacon.at_ms, sent_ms: beacon.sent_ms.clone() }
+    }
+
+    /// Rebuilds and mounts the disk at each cut (in the order of the log) and lets `recover` work on
+    /// it; gives back what it said.
+    #[track_caller]
+    pub fn replay<T>(
+        &self,
+        cuts: &[Cut],
+        chance: &mut Chance,
+        mut recover: impl FnMut(&Cut, &Path) -> T,
+    ) -> Vec<T> {
+        let at = |file: &str| self.dir.path().join(file);
+        copy_sparse(&at("empty.img"), &at("flushed.img"));
+        let flushed_image = open_image(&at("flushed.img"));
+        let mut flushed = 0;
+        let mut results = Vec::with_capacity(cuts.len());
+        for cut in cuts {
+            let certain = self.log.flushed_before(cut.entries);
+            assert!(certain >= flushed, "cuts come in the order of the log");
+            self.log.apply(&flushed_image, flushed, certain).expect("the log applies");
+            flushed = certain;
+            copy_sparse(&at("flushed.img"), &at("cut.img"));
+            let image = open_image(&at("cut.img"));
+            self.log
+                .apply_unflushed(&image, flushed, cut.entries, cut.cache, chance)
+                .expect("the log applies");
+            drop(image);
+            let mounted = Mounted::new(&at("cut.img"), &at("cut"));
+            results.push(recover(cut, &mounted.at));
+            mounted.unmount();
+        }
+        results
+    }
+}
+
+/// The clock in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Beacon {
+    at_ms: u64,
+    sent_ms: Vec<i64>,
+}
+
+impl Beacon {
+    fn to_block(&self) -> Vec<u8> {
+        let mut block = BEACON_MAGIC.to_vec();
+        block.extend(self.at_ms.to_le_bytes());
+        block.extend((self.sent_ms.len() as u64).to_le_bytes());
+        block.extend(self.sent_ms.iter().flat_map(|ms| ms.to_le_bytes()));
+        block.resize(BEACON_BYTES as usize, 0);
+        block
+    }
+
+    fn from_block(block: &[u8]) -> Option<Beacon> {
+        let mut numbers = block.strip_prefix(&BEACON_MAGIC)?.chunks_exact(8).map(|eight| {
+            let mut number = [0; 8];
+            number.copy_from_slice(eight);
+            u64::from_le_bytes(number)
+        });
+        let at_ms = numbers.next()?;
+        let streams = usize::try_from(numbers.next()?).ok()?;
+        let sent_ms: Vec<i64> = numbers.take(streams).map(u64::cast_signed).collect();
+        (sent_ms.len() == streams).then_some(Beacon { at_ms, sent_ms })
+    }
+}
+
+fn find_beacons(log: &BlockLog) -> Vec<(usize, Beacon)> {
+    let entries = log.entries().iter().enumerate().filter(|(_, entry)| entry.len == BEACON_BYTES);
+    entries
+        .filter_map(|(index, entry)| {
+            let block = log.data_start(entry, BEACON_BYTES).expect("the log can be read");
+            Some((index, Beacon::from_block(&block)?))
+        })
+        .collect()
+}
+
+/// The thread that writes beacons, with its end.
+struct BeaconThread {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for BeaconThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if matches!(ended, Some(Err(_))) && !std::thread::panicking() {
+            panic!("the beacon thread failed");
+        }
+    }
+}
+
+/// A mounted disk image, unmounted when dropped.
+struct Mounted {
+    at: PathBuf,
+    done: bool,
+}
+
+impl Mounted {
+    #[track_caller]
+    fn new(image: &Path, at: &Path) -> Mounted {
+        fs::create_dir_all(at).expect("the mount point can be made");
+        run_ok(Command::new(tool("mount")).args(["-o", "loop"]).arg(image).arg(at));
+        Mounted { at: at.to_owned(), done: false }
+    }
+
+    #[track_caller]
+    fn unmount(mut self) {
+        run_ok(Command::new(tool("umount")).arg(&self.at));
+        self.done = true;
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if !self.done {
+            // Lazily: the failed test may still have something open there.
+            run(Command::new(tool("umount")).arg("-l").arg(&self.at));
+        }
+    }
+}
+
+fn start_daemon(dir: &Path) -> Process {
+    let at = |file: &str| dir.join(file).to_string_lossy().into_owned();
+    let mut command = Command::new(tool("qemu-storage-daemon"));
+    // The host's own disk needs no flush: what counts is the log.
+    let disk = format!("driver=file,node-name=disk,cache.no-flush=on,filename={}", at("disk.img"));
+    let log = format!("driver=file,node-name=log,cache.no-flush=on,filename={}", at("log.img"));
+    let logged = format!(
+        "driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size={LOG_SECTOR_BYTES}"
+    );
+    command.args(["--blockdev", &disk, "--blockdev", &log, "--blockdev", &logged, "--export"]);
+    command.arg(format!(
+        "type=fuse,id=export,node-name=logged,mountpoint={},writable=on,growable=off",
+        at("export")
+    ));
+    Process::start(&command, "qemu-storage-daemon", &dir.join("qemu.log"), Stdout::Log)
+}
+
+/// Gives the calling thread, and what it starts, mounts of its own.
+#[track_caller]
+fn enter_mount_namespace() {
+    if let Err(fault) = unshare(CloneFlags::CLONE_NEWNS) {
+        panic!("the power-cut rig mounts file systems and must run as root: {fault}");
+    }
+    run_ok(Command::new(tool("mount")).args(["--make-rprivate", "/"]));
+}
+
+fn make_file(path: &Path, bytes: u64) {
+    let file = File::create_new(path).expect("the file can be made");
+    file.set_len(bytes).expect("the file can be stretched");
+}
+
+fn open_image(path: &Path) -> File {
+    File::options().write(true).open(path).expect("the image opens")
+}
+
+fn copy_sparse(from: &Path, to: &Path) {
+    run_ok(Command::new(tool("cp")).args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to));
+}

@@ -1,0 +1,167 @@
+"""An S3 server for tests: moto behind a gate that checks every signature with botocore, writes
+one JSON line for each request to stdout, and makes faults when told to.
+
+Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET. Prints {"ready": port} when it listens.
+Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
+{"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads); GET /__object/KEY
+gives the stored bytes without a signature."""
+
+import datetime
+import hmac
+import io
+import json
+import logging
+import socket
+import sys
+import threading
+from urllib.parse import parse_qsl, quote, unquote
+
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.serving import make_server
+from werkzeug.test import Client
+
+PORT, ACCESS_KEY, SECRET_KEY, BUCKET = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+MOTO = DomainDispatcherApplication(create_backend_app)
+INNER = Client(MOTO)
+LOCK = threading.Lock()
+FAULTS = []
+
+
+def say(line):
+    with LOCK:
+        print(json.dumps(line), flush=True)
+
+
+def error(code, message):
+    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+
+
+def signature_error(method, uri, host):
+    """None if the request is signed as botocore would sign it, and is not too old."""
+    path, _, query = uri.partition("?")
+    params = dict(parse_qsl(query, keep_blank_values=True))
+    given = params.get("X-Amz-Signature", "")
+    stamp = params.get("X-Amz-Date", "")
+    if not given or params.get("X-Amz-SignedHeaders") != "host":
+        return "AccessDenied"
+    if params["X-Amz-Credential"].split("/")[0] != ACCESS_KEY:
+        return "InvalidAccessKeyId"
+    when = datetime.datetime.strptime(stamp + "+0000", "%Y%m%dT%H%M%SZ%z")
+    age = (datetime.datetime.now(datetime.timezone.utc) - when).total_seconds()
+    if not -900 <= age <= int(params["X-Amz-Expires"]):
+        return "RequestTimeTooSkewed"
+    rest = "&".join(p for p in query.split("&") if not p.startswith("X-Amz-Signature="))
+    region = params["X-Amz-Credential"].split("/")[2]
+    auth = S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", region)
+    request = AWSRequest(method, f"http://{host}{path}?{rest}", headers={"host": host})
+    request.context["timestamp"] = stamp
+    wanted = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    return None if hmac.compare_digest(wanted, given) else "SignatureDoesNotMatch"
+
+
+def take_fault(method, part, kind_of):
+    with LOCK:
+        for fault in FAULTS:
+            if fault["method"] != method or fault.get("part", part) != part:
+                continue
+            if fault.get("on", kind_of) != kind_of:
+                continue
+            fault["times"] -= 1
+            if fault["times"] <= 0:
+                FAULTS.remove(fault)
+            return fault["kind"]
+    return None
+
+
+def open_uploads():
+    text = INNER.get(f"/{BUCKET}?uploads").get_data(as_text=True)
+    keys = [k.split("</Key>")[0] for k in text.split("<Key>")[1:]]
+    ids = [i.split("</UploadId>")[0] for i in text.split("<UploadId>")[1:]]
+    return list(zip(keys, ids))
+
+
+def control(environ):
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    order = json.loads(environ["wsgi.input"].read(length))
+    if order["op"] == "fault":
+        with LOCK:
+            FAULTS.append(order)
+    elif order["op"] == "clear":
+        with LOCK:
+            FAULTS.clear()
+    elif order["op"] == "abort":
+        for key, upload in open_uploads():
+            INNER.delete(f"/{BUCKET}/{quote(key)}?uploadId={quote(upload)}")
+    elif order["op"] == "uploads":
+        return json.dumps(open_uploads()).encode()
+    return b"{}"
+
+
+def gate(environ, start_response):
+    method, uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
+    path = uri.partition("?")[0]
+    if path == "/__control":
+        start_response("200 OK", [])
+        return [control(environ)]
+    if path.startswith("/__object/"):
+        found = s3_backends["123456789012"]["aws"].get_object(
+            BUCKET, unquote(path.removeprefix("/__object/")))
+        start_response("200 OK" if found else "404 Not Found", [])
+        return [found.value if found else b""]
+    params = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
+    part = params.get("partNumber")
+    kind_of = "part" if part else "complete" if "uploadId" in params else \
+        "create" if "uploads" in params else "object"
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"].read(length)
+
+    def answer(status, headers, content):
+        key = path.removeprefix(f"/{BUCKET}/")
+        say({"method": method, "key": key, "on": kind_of, "part": part, "bytes": len(body),
+             "declared": environ.get("CONTENT_LENGTH"), "status": int(status.split()[0])})
+        start_response(status, headers)
+        return [content]
+
+    if len(body) < length:
+        return answer("400 Bad Request", [], error("IncompleteBody", "the body broke off"))
+    wrong = signature_error(method, uri, environ["HTTP_HOST"])
+    if wrong:
+        return answer("403 Forbidden", [], error(wrong, "not signed as it should be"))
+    fault = take_fault(method, part, kind_of)
+    if fault == "busy":
+        return answer("503 Slow Down", [], error("SlowDown", "please slow down"))
+    if fault == "error-in-200":
+        return answer("200 OK", [], error("InternalError", "we failed"))
+    if fault == "flip" and body:
+        middle = len(body) // 2
+        body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]
+    environ["wsgi.input"] = io.BytesIO(body)
+    got = {}
+
+    def keep(status, headers, _=None):
+        got["status"], got["headers"] = status, list(headers)
+
+    content = b"".join(MOTO(environ, keep))
+    headers = got["headers"]
+    if fault == "opaque-etag":
+        headers = [(k, v) for k, v in headers if k.lower() != "etag"]
+        headers.append(("ETag", '"00112233445566778899aabbccddeeff"'))
+    if fault == "drop-answer":
+        say({"method": method, "key": path, "on": kind_of, "part": part, "bytes": len(body),
+             "status": 0})
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        start_response("200 OK", [])
+        return [b""]
+    return answer(got["status"], headers, content)
+
+
+logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+made = INNER.put(f"/{BUCKET}")
+assert made.status_code == 200, made.status
+server = make_server("127.0.0.1", PORT, gate, threaded=True)
+say({"ready": server.server_port})
+server.serve_forever()
