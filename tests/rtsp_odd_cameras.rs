@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgerec::domain::sample::{Codec, TrackId};
+use edgerec::domain::source::Transport;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::ingest::admission::Admission;
 use edgerec::ingest::intake::EndCause;
-use edgerec::ingest::rtsp::{Source, Transport, pull};
+use edgerec::ingest::rtsp::pull;
 use edgerec::platform::clock::{Clock, SystemClock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -187,7 +188,7 @@ impl Pull {
     }
 
     fn start_with(camera: &Scripted, admission: Admission, clock: Arc<SystemClock>) -> Pull {
-        let source = Source::new(key(), &camera.url(), Transport::Tcp).expect("an address");
+        let source = camera::source(key(), &camera.url(), Transport::Tcp);
         let (capture, shutdown) = (Capture::new(), CancellationToken::new());
         let task =
             tokio::spawn(pull(source, capture.clone(), admission.clone(), clock, shutdown.clone()));
