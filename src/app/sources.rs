@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::error;
-use url::Url;
 
 use crate::app::bridge::RecorderIntake;
 use crate::domain::matching::RuleTable;
-use crate::domain::source::{Source as SourceRule, Transport as TransportRule};
+use crate::domain::source::Source;
 use crate::domain::stream_key::StreamKey;
 use crate::ingest::admission::Admission;
-use crate::ingest::rtsp::{Source, Transport, pull};
+use crate::ingest::rtsp::pull;
 use crate::platform::clock::Clock;
 
 /// The pullers at work.
@@ -23,7 +21,7 @@ pub(super) struct Pullers {
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-    running: HashMap<StreamKey, (SourceRule, CancellationToken)>,
+    running: HashMap<StreamKey, (Source, CancellationToken)>,
 }
 
 impl Pullers {
@@ -40,7 +38,7 @@ impl Pullers {
 
     /// Ends pullers of sources that are gone or changed, and starts those that are missing.
     pub(super) fn follow(&mut self, rules: &RuleTable) {
-        let wanted: HashMap<&StreamKey, &SourceRule> =
+        let wanted: HashMap<&StreamKey, &Source> =
             rules.sources().into_iter().map(|(_, source)| (&source.key, source)).collect();
         self.running.retain(|key, (source, ended)| {
             let stays = wanted.get(key).is_some_and(|wanted| *wanted == source);
@@ -50,39 +48,21 @@ impl Pullers {
             stays
         });
         for (key, source) in wanted {
-            if !self.running.contains_key(key)
-                && let Some(ended) = self.start(source)
-            {
-                self.running.insert(key.clone(), (source.clone(), ended));
+            if !self.running.contains_key(key) {
+                self.running.insert(key.clone(), (source.clone(), self.start(source)));
             }
         }
     }
 
-    fn start(&self, source: &SourceRule) -> Option<CancellationToken> {
-        let transport = match source.transport {
-            TransportRule::Tcp => Transport::Tcp,
-            TransportRule::Udp => Transport::Udp,
-        };
-        // The rule set was checked; what the library still refuses is said, not hidden.
-        let made =
-            Url::parse(source.url.expose()).map_err(|error| error.to_string()).and_then(|url| {
-                Source::new(source.key.clone(), &url, transport).map_err(|error| error.to_string())
-            });
-        let source = match made {
-            Ok(source) => source,
-            Err(error) => {
-                error!(stream = %source.key, %error, "the camera cannot be pulled");
-                return None;
-            }
-        };
+    fn start(&self, source: &Source) -> CancellationToken {
         let ended = self.shutdown.child_token();
         self.tasks.spawn(pull(
-            source,
+            source.clone(),
             self.intake.clone(),
             self.admission.clone(),
             self.clock.clone(),
             ended.clone(),
         ));
-        Some(ended)
+        ended
     }
 }
