@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use camera::{Capture, Stream};
+use camera::{Capture, Event, Stream};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -280,6 +280,78 @@ async fn sender_reports_align_tracks_whose_zero_nobody_tells() {
         stream.samples(TrackId(track)).iter().map(|sample| sample.dts).collect()
     };
     assert_eq!((times(1), times(2)), (vec![2_000, 2_160], vec![0, 160]));
+    pull.stop().await;
+}
+
+/// Parameter sets of x264, baseline profile.
+const SPS_64X48: [u8; 23] = [
+    0x67, 0x42, 0xc0, 0x0a, 0xd9, 0x04, 0x7b, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10, 0x00, 0x00,
+    0x03, 0x03, 0x20, 0xf1, 0x22, 0x64, 0x80,
+];
+const SPS_80X64: [u8; 23] = [
+    0x67, 0x42, 0xc0, 0x0a, 0xd9, 0x05, 0x26, 0xc0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04, 0x00, 0x00,
+    0x03, 0x00, 0xc8, 0x3c, 0x48, 0x99, 0x20,
+];
+const PPS: [u8; 5] = [0x68, 0xcb, 0x83, 0xcb, 0x20];
+
+/// An H.264 access unit as RTP packets of one NAL unit each.
+fn access_unit(seq: u16, time: u32, units: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (index, unit) in units.iter().enumerate() {
+        let index = u16::try_from(index).expect("few");
+        let marker = usize::from(index) + 1 == units.len();
+        let mut packet = vec![0x80, 96 | u8::from(marker) << 7];
+        packet.extend((seq + index).to_be_bytes());
+        packet.extend(time.to_be_bytes());
+        packet.extend([0; 4]);
+        packet.extend_from_slice(unit);
+        out.extend(interleaved(0, &packet));
+    }
+    out
+}
+
+#[tokio::test]
+async fn parameters_that_come_inside_the_stream_and_change_are_announced() {
+    let idr: &[u8] = &[0x65, 0xb8, 0x01];
+    let sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n\
+        m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:v\r\n";
+    let camera = Scripted::start(move |method, index| match method {
+        "DESCRIBE" => Answer::sdp(sdp),
+        "SETUP" => set_up(index),
+        _ => Answer::ok("Session: 1\r\n")
+            .then(&access_unit(2, 0, &[idr]))
+            .then(&access_unit(3, 3_600, &[&SPS_64X48, &PPS, idr]))
+            .then(&access_unit(6, 7_200, &[&SPS_64X48, &PPS, idr]))
+            .then(&access_unit(9, 10_800, &[&SPS_80X64, &PPS, idr]))
+            .then(&goodbye(0)),
+    })
+    .await;
+    let pull = Pull::start(&camera);
+    let stream = pull.first_ended().await;
+    let story: Vec<String> = stream
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::Tracks(tracks, _) => format!("{:?}", tracks[0].shape),
+            Event::Origin(_, raw) => format!("origin {raw}"),
+            Event::Sample(sample) => format!("{} {:02x?}", sample.dts, &sample.data[..]),
+            Event::End(cause) => cause.to_string(),
+        })
+        .collect();
+    // The first picture has no parameters and can never be shown.
+    let picture = |dts| format!("{dts} [00, 00, 00, 03, 65, b8, 01]");
+    assert_eq!(
+        story,
+        [
+            "Video { width: 64, height: 48 }".to_owned(),
+            "origin 3600".to_owned(),
+            picture(0),
+            picture(3_600),
+            "Video { width: 80, height: 64 }".to_owned(),
+            picture(7_200),
+            "finished".to_owned(),
+        ]
+    );
     pull.stop().await;
 }
 

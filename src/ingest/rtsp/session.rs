@@ -3,6 +3,10 @@
 //!
 //! The stream is offered to the intake when its first tracks are known, not before: a camera that
 //! is off makes no sessions. Redirects are not followed (the library takes them for failures).
+//!
+//! Known gap: the library (retina 0.4.21) limits neither the size of an RTSP answer nor that of an
+//! access unit, and opens its own connections, so a hostile camera can make the box buffer what it
+//! sends within [`ANSWER_TIMEOUT`] or [`SILENCE_MAX`]. To be closed inside the library.
 
 use std::sync::Arc;
 use std::time::Duration;
