@@ -76,6 +76,9 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing can be recorded any more; a restart of the program recovers.
+    #[error("the writer thread ended unasked")]
+    WriterGone,
     /// The upload target cannot work as configured.
     #[error("[upload] {0}")]
     Target(String),
@@ -181,8 +184,12 @@ pub async fn run_on(
     ready(addresses);
     drop(intake);
 
-    shutdown.cancelled().await;
+    let broken = tokio::select! {
+        () = shutdown.cancelled() => false,
+        () = threads.ended().cancelled() => true,
+    };
     info!("shutting down");
+    shutdown.cancel();
     tasks.close();
     if tokio::time::timeout(STREAMS_END_WITHIN, tasks.wait()).await.is_err() {
         warn!("some streams did not end in time");
@@ -191,7 +198,7 @@ pub async fn run_on(
     deliveries.close();
     deliveries.wait().await;
     threads.close(ring);
-    Ok(())
+    if broken { Err(AppError::WriterGone) } else { Ok(()) }
 }
 
 /// Opens the ring, or makes it first where the configuration says so.
@@ -208,6 +215,7 @@ fn open_ring(
     let open = || Ring::open(&settings, platform.flash.clone(), platform.clock.clone());
     match open() {
         Err(RingError::Missing { .. }) if config.create => {
+            info!(path = %config.path.display(), "there is no ring yet, making one");
             let identity =
                 RingIdentity::plan(&config.path, config.capacity_bytes, config.slot_bytes)?;
             identity.create(&*platform.flash, &config.path)?;
