@@ -184,9 +184,10 @@ pub async fn run_on(
     ready(addresses);
     drop(intake);
 
+    let writer_ended = threads.ended();
     let broken = tokio::select! {
         () = shutdown.cancelled() => false,
-        () = threads.ended().cancelled() => true,
+        () = writer_ended.cancelled() => true,
     };
     info!("shutting down");
     shutdown.cancel();
