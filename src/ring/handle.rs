@@ -102,6 +102,12 @@ impl Ring {
         Ok((ring, threads))
     }
 
+    /// A ring without a writer over a catalog of its own: for readers.
+    pub(super) fn without_writer(catalog: Catalog, slots: Slots) -> Ring {
+        let identity = slots.identity.clone();
+        Ring { lanes: Arc::new(Lanes::default()), catalog, identity, slots }
+    }
+
     /// Opens a file's clip. Blocks on flash.
     ///
     /// # Errors
@@ -199,7 +205,7 @@ impl RingThreads {
 
 /// Opens the catalog; one that is damaged is moved aside and made anew. Tells whether it is new
 /// over a ring that may hold media.
-fn open_catalog(
+pub(super) fn open_catalog(
     path: &Path,
     flash: &dyn Flash,
     identity: &Arc<RingIdentity>,
