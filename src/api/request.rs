@@ -159,8 +159,7 @@ mod tests {
     fn orders_survive_the_line() {
         let key: StreamKey = "cams/live/gate%20a".parse().expect("a key");
         let range = Subject::Range { key, from_ms: -5, until_ms: 70 };
-        for (subject, format) in
-            [(Subject::File(FileId(7)), None), (range, Some(FileFormat::Hls))]
+        for (subject, format) in [(Subject::File(FileId(7)), None), (range, Some(FileFormat::Hls))]
         {
             let order = ExportOrder { subject, format };
             let line = serde_json::to_string(&order.request()).expect("plain fields");

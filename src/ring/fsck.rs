@@ -116,9 +116,9 @@ fn read_catalog(
     };
     match read {
         Ok(Some((catalog, rows, without))) => {
-            let missing = without.into_iter().map(|file| {
-                wrong(Some(file), "the catalog has no media of it".to_owned())
-            });
+            let missing = without
+                .into_iter()
+                .map(|file| wrong(Some(file), "the catalog has no media of it".to_owned()));
             let rows = rows.into_iter().filter(|row| row.slot.0 < identity.slots).collect();
             (Some(catalog), rows, missing.collect())
         }
@@ -328,10 +328,9 @@ impl SlotCheck {
     fn spans(&mut self, spans: &[SpanRow]) {
         for span in spans {
             let SpanRow { file, start, end, .. } = *span;
-            let told = self
-                .damages
-                .iter()
-                .any(|damage| damage.file.is_none() && (span.segment..end).contains(&damage.offset));
+            let told = self.damages.iter().any(|damage| {
+                damage.file.is_none() && (span.segment..end).contains(&damage.offset)
+            });
             if span.generation != self.row.generation {
                 self.wrong(start, Some(file), "its span is of another life of the slot");
             } else if told {

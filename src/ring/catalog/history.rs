@@ -44,7 +44,9 @@ impl CatalogState {
         let Some(session) = sessions.first() else { return Ok(None) };
         let texts: Vec<String> = self
             .db
-            .prepare_cached("SELECT content FROM recording WHERE session = ?1 ORDER BY id LIMIT ?2")?
+            .prepare_cached(
+                "SELECT content FROM recording WHERE session = ?1 ORDER BY id LIMIT ?2",
+            )?
             .query_map(params![session, RECORDINGS_MAX], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         // Content of another version of the program is left out.
