@@ -214,7 +214,8 @@ impl Context {
                 return Ok(ExplainReport::of_recordings(key, at, &recordings));
             }
         }
-        Ok(self.decisions.explain(key, at))
+        let report = self.decisions.explain(key, at);
+        Ok(if at.is_some() { report.instead_of_then() } else { report })
     }
 
     async fn export(&self, order: ExportOrder, to: &mut OwnedWriteHalf) -> Result<(), Broken> {

@@ -161,7 +161,7 @@ pub async fn run_on(
         Ok(control) => control,
         Err(source) => {
             drop(intake);
-            threads.close(ring);
+            threads.close(&ring);
             return Err(AppError::ControlSocket(source));
         }
     };
@@ -171,7 +171,7 @@ pub async fn run_on(
         Err(error) => {
             shutdown.cancel();
             drop(intake);
-            threads.close(ring);
+            threads.close(&ring);
             return Err(error);
         }
     };
@@ -223,7 +223,7 @@ pub async fn run_on(
     background.cancel();
     after_streams.close();
     after_streams.wait().await;
-    threads.close(ring);
+    threads.close(&ring);
     if broken { Err(AppError::WriterGone) } else { Ok(()) }
 }
 
