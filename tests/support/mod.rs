@@ -16,6 +16,7 @@ pub mod packets;
 pub mod power_rig;
 pub mod process;
 pub mod push;
+pub mod recorded_ring;
 pub mod s3_server;
 pub mod wait;
 
