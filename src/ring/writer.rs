@@ -102,7 +102,7 @@ struct OpenSlot {
 /// A fragment that is written but not yet durable.
 struct Held {
     fragment: Box<Fragment>,
-    durable: DurableFragment,
+    durable: Box<DurableFragment>,
 }
 
 /// The thread's own state.
@@ -116,6 +116,7 @@ pub struct Writer {
     open: BTreeMap<StreamKey, OpenSlot>,
     held: Vec<Held>,
     /// To be written again after a failed sync, once there are slots.
+    #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
     homeless: Vec<Box<Fragment>>,
     /// Happened since the last good sync; told to the catalog after the next.
     events: Vec<DurableEvent>,
@@ -256,7 +257,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
-                    self.held.push(Held { fragment, durable });
+                    self.held.push(Held { fragment, durable: Box::new(durable) });
                     return None;
                 }
                 Err(error) => {

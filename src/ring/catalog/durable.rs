@@ -39,7 +39,7 @@ pub struct DurableFragment {
 #[derive(Debug)]
 pub enum DurableEvent {
     /// A fragment.
-    Fragment(DurableFragment),
+    Fragment(Box<DurableFragment>),
     /// A slot is full.
     SlotClosed(SlotPlace),
     /// The flash failed in a slot; what was durable in it stays readable.

@@ -10,6 +10,8 @@
 pub mod clips;
 pub mod durable;
 pub mod files;
+pub mod history;
+pub mod inventory;
 pub mod open;
 pub mod recover;
 pub mod reserve;

@@ -88,7 +88,7 @@ impl CatalogState {
             entry.fragments_found += 1;
             entry.last_safe_ms = wall_at(fragment.seal.first_arrival, fragment.seal.last_arrival);
         }
-        self.replay(fragments.into_iter().map(DurableEvent::Fragment).collect())?;
+        self.replay(fragments.into_iter().map(Box::new).map(DurableEvent::Fragment).collect())?;
         if rebuilt {
             self.leave_old_lives_behind().map_err(RingError::catalog(what))?;
         }
