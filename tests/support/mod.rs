@@ -10,13 +10,17 @@
 pub mod block_log;
 pub mod chance;
 pub mod edge_box;
+pub mod ffmpeg;
 pub mod media;
 pub mod memory_shelf;
+pub mod outbox;
 pub mod packets;
 pub mod power_rig;
 pub mod process;
+pub mod publisher;
 pub mod push;
 pub mod s3_server;
+pub mod units;
 pub mod wait;
 
 use std::path::{Path, PathBuf};
