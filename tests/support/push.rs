@@ -68,13 +68,7 @@ pub fn push_file(path: &Path, url: &str, pace: Pace, log: &Path) -> Pusher {
 }
 
 /// As [`push_file`], with this ffmpeg.
-pub fn push_file_with(
-    ffmpeg: Ffmpeg,
-    path: &Path,
-    url: &str,
-    pace: Pace,
-    log: &Path,
-) -> Pusher {
+pub fn push_file_with(ffmpeg: Ffmpeg, path: &Path, url: &str, pace: Pace, log: &Path) -> Pusher {
     let mut command = ffmpeg.command();
     command.args(["-progress", "pipe:1", "-stats_period", "0.1"]);
     if pace != Pace::RealLooped {

@@ -118,8 +118,11 @@ pub fn read(ffmpeg: Ffmpeg, path: &Path, video: Option<Video>, audio: Option<Aud
     let (mut pictures, mut sound) = (&bytes("video")[..], &bytes("audio")[..]);
     for (place, line) in lines(&all).enumerate() {
         let is_video = video.is_some() && line.stream == 0;
-        let (track, rest) =
-            if is_video { (&mut media.video, &mut pictures) } else { (&mut media.audio, &mut sound) };
+        let (track, rest) = if is_video {
+            (&mut media.video, &mut pictures)
+        } else {
+            (&mut media.audio, &mut sound)
+        };
         let (packet, after) = rest.split_at(line.bytes);
         *rest = after;
         let data = if is_video { normal_form(packet) } else { packet.to_vec() };
@@ -150,12 +153,7 @@ fn demand(
 }
 
 /// Selects pictures first, then sound, both brought into normal form.
-fn select(
-    command: &mut Command,
-    first_filter: &str,
-    video: Option<Video>,
-    audio: Option<Audio>,
-) {
+fn select(command: &mut Command, first_filter: &str, video: Option<Video>, audio: Option<Audio>) {
     if let Some(video) = video {
         let moved = match video {
             Video::H264 => "7-9",
@@ -215,8 +213,9 @@ fn time_bases(list: &str) -> Vec<i64> {
 
 /// The NAL units of a byte stream, each behind a length of 4 bytes.
 fn normal_form(data: &[u8]) -> Vec<u8> {
-    let starts: Vec<usize> =
-        (0..data.len().saturating_sub(2)).filter(|at| data[*at..].starts_with(&[0, 0, 1])).collect();
+    let starts: Vec<usize> = (0..data.len().saturating_sub(2))
+        .filter(|at| data[*at..].starts_with(&[0, 0, 1]))
+        .collect();
     let mut out = Vec::with_capacity(data.len() + 8);
     for (number, start) in starts.iter().enumerate() {
         let end = starts.get(number + 1).copied().unwrap_or(data.len());
