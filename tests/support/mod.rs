@@ -14,6 +14,7 @@ pub mod edge_box;
 pub mod ffmpeg;
 pub mod media;
 pub mod memory_shelf;
+pub mod mounts;
 pub mod outbox;
 pub mod packets;
 pub mod power_rig;
