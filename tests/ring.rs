@@ -188,7 +188,7 @@ fn a_session_becomes_files_that_hold_every_sample_once() {
     assert_eq!(numbers.first(), Some(&250));
     assert!((325..=375).contains(numbers.last().expect("some")), "{numbers:?}");
     drop(range);
-    threads.close(ring);
+    threads.close(&ring);
 
     let (ring, threads) = open(dir.path());
     assert_eq!(samples_of(&ring.open_file_clip(files[0].id).expect("still there")).len(), {
@@ -196,7 +196,7 @@ fn a_session_becomes_files_that_hold_every_sample_once() {
         assert_eq!(again.len(), 4);
         samples_of(&ring.open_file_clip(again[0].id).expect("there")).len()
     });
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn what_was_durable_at_a_crash_is_found_again_and_the_slot_goes_on() {
     wait_for(&ring, "38 s are durable", durable);
     copy_ring(dir.path(), crashed.path());
     session.end("finished", at(40_000));
-    threads.close(ring);
+    threads.close(&ring);
 
     let (ring, threads) = open(crashed.path());
     let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
@@ -232,7 +232,7 @@ fn what_was_durable_at_a_crash_is_found_again_and_the_slot_goes_on() {
     for file in &files[2..] {
         assert!(samples_of(&ring.open_file_clip(file.id).expect("there")).len() >= 100);
     }
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_lost_catalog_is_made_anew_from_the_slots() {
     };
     let mut before: Vec<_> =
         wait_for(&ring, "files", done).iter().map(|file| (file.id, file.duration_ms)).collect();
-    threads.close(ring);
+    threads.close(&ring);
     std::fs::write(dir.path().join("state.db"), vec![0xa5; 20_000]).expect("damaged");
 
     let (ring, threads) = open(dir.path());
@@ -258,7 +258,7 @@ fn a_lost_catalog_is_made_anew_from_the_slots() {
     before.sort();
     after.sort();
     assert_eq!(after, before);
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_full_ring_reuses_the_oldest_slots_and_leased_ones_stay() {
     assert_eq!(first, (0..first.len() as u64).collect::<Vec<_>>());
     drop(leased);
     session.end("finished", at(240_000));
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 #[test]
@@ -300,5 +300,5 @@ fn a_stream_without_a_rule_leaves_nothing_in_the_ring_and_keep_all_keeps_it() {
     let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
     assert!(files.is_empty(), "ring-only media is no file: {files:?}");
     drop(clip);
-    threads.close(ring);
+    threads.close(&ring);
 }

@@ -1,1 +1,39 @@
-//! Placeholder while the tree is laid out.
+//! What answers questions about the box: the control socket for the command line, and HTTP.
+
+pub mod control;
+pub mod export;
+pub mod http;
+pub mod report;
+pub mod request;
+
+use crate::media::render::RenderError;
+use crate::ring::RingError;
+
+/// A question that cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The question makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The ring says no.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The media cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+impl ApiError {
+    /// The error with its causes, in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}

@@ -2,6 +2,7 @@
 //! it down in order. Decides nothing. Only this module starts tasks.
 
 mod bridge;
+mod decisions;
 mod rules;
 mod sources;
 mod target;
@@ -15,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::api::control::ControlSocket;
+use crate::api::http::{Access, HttpServer};
 use crate::app::bridge::RecorderIntake;
+use crate::app::decisions::BoxDecisions;
 use crate::app::rules::RulesWatch;
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::board::Board;
@@ -76,6 +80,12 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing can be recorded any more; a restart of the program recovers.
+    #[error("the writer thread ended unasked")]
+    WriterGone,
+    /// The control socket cannot be bound.
+    #[error("cannot bind edgerec.sock in the ring")]
+    ControlSocket(#[source] std::io::Error),
     /// The upload target cannot work as configured.
     #[error("[upload] {0}")]
     Target(String),
@@ -147,13 +157,21 @@ pub async fn run_on(
     let intake = Arc::new(RecorderIntake::new(recorder, platform.clock.clone(), shutdown.clone()));
     let admission = Admission::new(platform.clock.clone());
 
+    let control = match ControlSocket::bind(&config.ring.path) {
+        Ok(control) => control,
+        Err(source) => {
+            drop(intake);
+            threads.close(&ring);
+            return Err(AppError::ControlSocket(source));
+        }
+    };
     let listeners = listen(&config, &platform, &intake, &admission, &tasks, &shutdown).await;
     let addresses = match listeners {
         Ok(addresses) => addresses,
         Err(error) => {
             shutdown.cancel();
             drop(intake);
-            threads.close(ring);
+            threads.close(&ring);
             return Err(error);
         }
     };
@@ -165,33 +183,48 @@ pub async fn run_on(
         shutdown.clone(),
     );
     tasks.spawn(rules::follow(rules_watch, table.clone(), pullers, shutdown.clone()));
-    let deliveries = TaskTracker::new();
-    if let Some(target) = target {
+    let after_streams = TaskTracker::new();
+    let board = target.map(|target| {
         let settings = DeliverySettings::default();
+        let board = Arc::new(Board::new(&settings));
         let worker = Worker {
             shelf: Arc::new(RingShelf::new(ring.clone())),
             target,
             clock: platform.clock.clone(),
-            board: Arc::new(Board::new(&settings)),
+            board: board.clone(),
             wake: ring.catalog.news(),
             settings,
         };
-        deliveries.spawn(worker.run(background.clone()));
-    }
+        after_streams.spawn(worker.run(background.clone()));
+        board
+    });
+    let decisions =
+        Arc::new(BoxDecisions { rules: table, live, board, clock: platform.clock.clone() });
+    after_streams.spawn(control.run(
+        ring.clone(),
+        decisions,
+        after_streams.clone(),
+        background.clone(),
+    ));
     ready(addresses);
     drop(intake);
 
-    shutdown.cancelled().await;
+    let writer_ended = threads.ended();
+    let broken = tokio::select! {
+        () = shutdown.cancelled() => false,
+        () = writer_ended.cancelled() => true,
+    };
     info!("shutting down");
+    shutdown.cancel();
     tasks.close();
     if tokio::time::timeout(STREAMS_END_WITHIN, tasks.wait()).await.is_err() {
         warn!("some streams did not end in time");
     }
     background.cancel();
-    deliveries.close();
-    deliveries.wait().await;
-    threads.close(ring);
-    Ok(())
+    after_streams.close();
+    after_streams.wait().await;
+    threads.close(&ring);
+    if broken { Err(AppError::WriterGone) } else { Ok(()) }
 }
 
 /// Opens the ring, or makes it first where the configuration says so.
@@ -208,6 +241,7 @@ fn open_ring(
     let open = || Ring::open(&settings, platform.flash.clone(), platform.clock.clone());
     match open() {
         Err(RingError::Missing { .. }) if config.create => {
+            info!(path = %config.path.display(), "there is no ring yet, making one");
             let identity =
                 RingIdentity::plan(&config.path, config.capacity_bytes, config.slot_bytes)?;
             identity.create(&*platform.flash, &config.path)?;
@@ -254,6 +288,16 @@ async fn listen(
         .map_err(failed)?;
         ready.rtmp = Some(listener.local_addr().map_err(failed)?);
         tasks.spawn(listener.run(tasks.clone(), shutdown.clone()));
+    }
+    if let Some(addr) = config.api.listen {
+        let failed = |source| AppError::Listen { addr, what: "api", source };
+        let access = match config.api.credentials {
+            Some(_) => Access::Signed,
+            None => Access::Loopback,
+        };
+        let server = HttpServer::bind(&*platform.net, addr, access).await.map_err(failed)?;
+        ready.api = Some(server.local_addr().map_err(failed)?);
+        tasks.spawn(server.run(tasks.clone(), shutdown.clone()));
     }
     Ok(ready)
 }

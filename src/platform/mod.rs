@@ -4,5 +4,7 @@
 
 pub mod clock;
 pub mod flash;
+pub mod local_socket;
 pub mod net;
 pub mod random;
+pub mod scratch;

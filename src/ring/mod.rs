@@ -17,12 +17,15 @@
 pub mod catalog;
 pub mod clip;
 pub mod fragment;
+pub mod fsck;
 pub mod handle;
 pub mod identity;
 pub mod lane;
 pub mod layout;
+pub mod read_only;
 pub mod scan;
 pub mod slots;
+pub mod snapshot;
 pub mod writer;
 
 use std::path::PathBuf;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgerec::delivery::board::{Board, Standing};
-use edgerec::delivery::http::HttpLimits;
-use edgerec::delivery::s3::S3Target;
-use edgerec::delivery::settings::{DeliverySettings, Rest, S3Settings};
+use edgerec::delivery::open_target;
+use edgerec::delivery::settings::{DeliverySettings, Rest, S3Settings, TargetSettings};
 use edgerec::delivery::target::Target;
 use edgerec::delivery::worker::Worker;
 use edgerec::domain::ids::FileId;
 use edgerec::platform::clock::{Clock, SystemClock};
+use edgerec::platform::flash::SystemFlash;
 use edgerec::platform::net::SystemNet;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -82,7 +82,7 @@ impl Running {
 
 /// A bucket as target.
 pub fn s3_target(settings: &S3Settings, clock: Arc<dyn Clock>) -> Arc<dyn Target> {
-    let net = Arc::new(SystemNet);
-    let target = S3Target::new(settings, net, clock, HttpLimits::default(), &[]);
-    Arc::new(target.expect("good settings"))
+    let settings = TargetSettings::S3(settings.clone());
+    let (flash, net) = (Arc::new(SystemFlash), Arc::new(SystemNet));
+    open_target(&settings, flash, net, clock, &[]).expect("good settings")
 }

@@ -12,24 +12,29 @@ use tokio::sync::{Semaphore, watch};
 use crate::bench::Running;
 use crate::support::memory_shelf::{DEADLINE, MadeUp, MemoryShelf};
 
-/// Takes a file when a permit is there; refuses or panics on the files named.
+/// Takes a file when a permit is there; refuses, breaks off or panics on the files named.
 struct Gate {
     permits: Semaphore,
     began: watch::Sender<Vec<FileId>>,
     bad: Mutex<BTreeSet<FileId>>,
+    resets: Mutex<BTreeSet<FileId>>,
     panics: Mutex<BTreeSet<FileId>>,
 }
 
 impl Gate {
     fn new(permits: usize) -> Arc<Self> {
-        let (bad, panics) = Default::default();
-        Arc::new(Gate { permits: Semaphore::new(permits), began: Default::default(), bad, panics })
+        let (bad, resets, panics) = Default::default();
+        let permits = Semaphore::new(permits);
+        Arc::new(Gate { permits, began: Default::default(), bad, resets, panics })
     }
 
     async fn until_began(&self, count: usize) -> Vec<FileId> {
         let mut began = self.began.subscribe();
         let found = tokio::time::timeout(DEADLINE, began.wait_for(|began| began.len() >= count));
-        found.await.expect("in time").expect("lives").clone()
+        let mut began = found.await.expect("in time").expect("lives").clone();
+        // Files that set out at the same time may pass each other on the way to the target.
+        began.sort();
+        began
     }
 }
 
@@ -46,6 +51,11 @@ impl Target for Gate {
             if self.bad.lock().expect("free").contains(&file) {
                 let (status, code) = (400, "EntityTooLarge".to_owned());
                 return Err(DeliveryError::Refused { status, code, message: String::new() });
+            }
+            if self.resets.lock().expect("free").contains(&file) {
+                job.meter.add(100);
+                let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+                return Err(DeliveryError::Unreachable(Box::new(reset)));
             }
             self.permits.acquire().await.expect("open").forget();
             let sha256 = String::new();
@@ -82,8 +92,9 @@ async fn a_file_that_the_target_never_takes_does_not_hold_up_the_others() {
     let files: Vec<_> = (1..=8).map(|n| shelf.put(n, MadeUp::single(n, 1))).collect();
     let gate = Gate::new(100);
     gate.bad.lock().expect("free").insert(files[0]);
+    gate.resets.lock().expect("free").insert(files[1]);
     let running = Running::start(&shelf, gate.clone());
-    for file in &files[1..] {
+    for file in &files[2..] {
         shelf.delivered(*file).await;
     }
     let fate = shelf.until("tried for ever", files[0], |fate| fate.failures.len() >= 4).await;

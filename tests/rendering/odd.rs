@@ -56,7 +56,8 @@ fn any_source() -> impl Strategy<Value = Source> {
         Just(vec![Codec::H264, Codec::H265, Codec::Aac, Codec::Aac]),
     ];
     let timescale = prop_oneof![Just(1_000_u32), Just(90_000), Just(44_100)];
-    let start = prop_oneof![Just(0_i64), Just((1 << 32) - 500), Just(1 << 45)];
+    let far = i64::MAX - 1_000_000_000;
+    let start = prop_oneof![Just(0_i64), Just((1 << 32) - 500), Just(1 << 45), Just(far)];
     let sample =
         (any::<prop::sample::Index>(), -900..1_500_i64, -90..90_i64, any::<bool>(), any_data());
     (codecs, timescale, start, prop::collection::vec(sample, 1..60)).prop_map(

@@ -1,9 +1,9 @@
-"""An S3 server for tests: moto behind a gate that checks every signature with botocore, writes
-one JSON line for each request to stdout, and makes faults when told to.
+"""An S3 server for tests: moto behind a gate that checks every signature with botocore, keeps a
+log of requests, and makes faults when told to.
 
 Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET [CERTIFICATE KEY]. Prints {"ready": port} when it listens.
 Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
-{"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads); GET /__object/KEY
+{"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads), {"op": "log"}; GET /__object/KEY
 gives the stored bytes without a signature."""
 
 import datetime
@@ -31,11 +31,13 @@ BACKEND = s3_backends["123456789012"]["aws"]
 SCHEME = "https" if len(sys.argv) > 5 else "http"
 LOCK = threading.Lock()
 FAULTS = []
+LOG = []
 
 
-def say(line):
+def note(request):
+    """Notes a request, always before its answer goes out."""
     with LOCK:
-        print(json.dumps(line), flush=True)
+        LOG.append(request)
 
 
 def error(code, message):
@@ -98,6 +100,9 @@ def control(environ):
     elif order["op"] == "abort":
         for key, upload in open_uploads():
             INNER.delete(f"/{BUCKET}/{quote(key)}?uploadId={quote(upload)}")
+    elif order["op"] == "log":
+        with LOCK:
+            return json.dumps(LOG).encode()
     elif order["op"] == "uploads":
         return json.dumps(open_uploads()).encode()
     return b"{}"
@@ -126,8 +131,8 @@ def gate(environ, start_response):
 
     def answer(status, headers, content):
         key = path.removeprefix(f"/{BUCKET}/")
-        say({"method": method, "key": key, "on": kind_of, "part": part, "bytes": len(body),
-             "declared": environ.get("CONTENT_LENGTH"), "status": int(status.split()[0])})
+        note({"method": method, "key": key, "on": kind_of, "part": part, "bytes": len(body),
+              "declared": environ.get("CONTENT_LENGTH"), "status": int(status.split()[0])})
         start_response(status, headers)
         return [content]
 
@@ -160,8 +165,8 @@ def gate(environ, start_response):
         headers = [(k, v) for k, v in headers if k.lower() != "etag"]
         headers.append(("ETag", '"00112233445566778899aabbccddeeff"'))
     if fault == "drop-answer":
-        say({"method": method, "key": path, "on": kind_of, "part": part, "bytes": len(body),
-             "status": 0})
+        note({"method": method, "key": path, "on": kind_of, "part": part, "bytes": len(body),
+              "status": 0})
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         start_response("200 OK", [])
         return [b""]
@@ -173,5 +178,5 @@ made = INNER.put(f"/{BUCKET}")
 assert made.status_code == 200, made.status
 tls = tuple(sys.argv[5:7]) or None
 server = make_server("127.0.0.1", PORT, gate, threaded=True, ssl_context=tls)
-say({"ready": server.server_port})
+print(json.dumps({"ready": server.server_port}), flush=True)
 server.serve_forever()

@@ -75,6 +75,23 @@ impl CatalogState {
         self.select(&format!("SELECT {COLUMNS} ORDER BY file.start_ms, file.id"), [])
     }
 
+    /// The files after the one that began at `start_ms` with this identity, the oldest first, at
+    /// most `most`: a long list page by page.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn files_after(
+        &self,
+        (start_ms, id): (i64, FileId),
+        most: u32,
+    ) -> Result<Vec<FileRecord>, RingError> {
+        let text = format!(
+            "SELECT {COLUMNS} WHERE (file.start_ms, file.id) > (?1, ?2)
+             ORDER BY file.start_ms, file.id LIMIT ?3"
+        );
+        self.select(&text, params![start_ms, sql(id.0), most])
+    }
+
     /// Finished files that wait to be delivered, in the order of the queue, at most `most`.
     ///
     /// # Errors

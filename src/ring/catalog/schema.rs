@@ -46,6 +46,8 @@ CREATE TABLE file (
     why TEXT NOT NULL DEFAULT '');
 CREATE INDEX file_state ON file (state, id);
 CREATE INDEX file_recording ON file (recording, format);
+CREATE INDEX file_session ON file (session);
+CREATE INDEX file_queue ON file (queue_number);
 -- A range of fragments of one segment that belongs to a file.
 CREATE TABLE span (
     file INTEGER NOT NULL, place INTEGER NOT NULL, slot INTEGER NOT NULL,

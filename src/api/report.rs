@@ -1,0 +1,215 @@
+//! The reports: one shape each, for the control socket and for `--json`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::matching::Decision;
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::UnixMillis;
+use crate::ring::catalog::files::FileRecord;
+use crate::ring::catalog::open::{FileState, RecordingContent};
+
+/// One file, as `ls` shows it. Identities are decimal digits; times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRow {
+    /// Which file.
+    pub file_id: String,
+    /// The push or camera domain.
+    pub domain: String,
+    /// The application.
+    pub app: String,
+    /// The stream name.
+    pub stream: String,
+    /// `flv`, `hls`, `mp4` or `aac`.
+    pub format: String,
+    /// The recording it is of.
+    pub recording: String,
+    /// The task that asked for it, if one did.
+    pub task_id: Option<String>,
+    /// Arrival of its first sample.
+    pub start_ms: i64,
+    /// Arrival of its last sample.
+    pub end_ms: i64,
+    /// Media time it covers, in milliseconds.
+    pub duration_ms: i64,
+    /// Bytes: as rendered once that is known, else of its media on flash.
+    pub size: u64,
+    /// As delivered, in hex.
+    pub sha256: Option<String>,
+    /// Where it stands.
+    pub state: String,
+    /// Why it stands there.
+    pub why: String,
+    /// Bytes that the target has.
+    pub progress_bytes: u64,
+    /// Where it can be had.
+    pub url: Option<String>,
+    /// Codecs of its tracks.
+    pub tracks: Vec<String>,
+    /// Tracks that its format cannot hold.
+    pub dropped_tracks: Vec<String>,
+}
+
+impl FileRow {
+    /// From the catalog, with where its delivery stands, if it is queued.
+    #[must_use]
+    pub fn new(record: &FileRecord, transfer: Option<Transfer>) -> Self {
+        // A file that is being sent is still in the queue for the catalog.
+        let (state, why, progress_bytes) = match transfer {
+            Some(Transfer::Moving { bytes }) => (FileState::Uploading, String::new(), bytes),
+            Some(Transfer::Waiting { why }) => (record.state, why, 0),
+            None if record.state == FileState::Delivered => {
+                (record.state, record.why.clone(), record.size)
+            }
+            None => (record.state, record.why.clone(), 0),
+        };
+        FileRow {
+            file_id: record.id.to_string(),
+            domain: record.key.domain().to_owned(),
+            app: record.key.app().to_owned(),
+            stream: record.key.stream().to_owned(),
+            format: record.format.name().to_owned(),
+            recording: record.recording.to_string(),
+            task_id: None,
+            start_ms: record.start_ms,
+            end_ms: record.end_ms,
+            duration_ms: record.duration_ms,
+            size: record.size,
+            sha256: record.sha256.clone(),
+            state: state.name().to_owned(),
+            why,
+            progress_bytes,
+            url: record.url.clone(),
+            tracks: record.tracks.clone(),
+            dropped_tracks: record.dropped_tracks.clone(),
+        }
+    }
+}
+
+/// Where the delivery of a queued file stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// On its way.
+    Moving {
+        /// Bytes that the target has.
+        bytes: u64,
+    },
+    /// Not on its way.
+    Waiting {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What is decided about a stream, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainReport {
+    /// The stream key.
+    pub stream: String,
+    /// `record`, `norecord` or `unmatched`.
+    pub decision: String,
+    /// Pattern of the rule that decided.
+    pub rule: Option<String>,
+    /// Name of its template.
+    pub template: Option<String>,
+    /// Layer of the rule.
+    pub layer: Option<String>,
+    /// Revision of the layer.
+    pub revision: Option<u64>,
+    /// Tasks that record the stream.
+    pub tasks: Vec<String>,
+    /// The session runs under rules that have changed since.
+    pub stale: bool,
+    /// All of it in one sentence.
+    pub reason: String,
+}
+
+impl ExplainReport {
+    /// What the rules say now.
+    #[must_use]
+    pub fn of_rules(key: &StreamKey, decision: &Decision) -> Self {
+        let matched = decision.matched();
+        ExplainReport {
+            stream: key.to_string(),
+            decision: decision.word().to_owned(),
+            rule: matched.map(|matched| matched.rule.to_string()),
+            template: matched.map(|matched| matched.template.name.clone()),
+            layer: matched.map(|matched| matched.layer.to_string()),
+            revision: matched.map(|matched| matched.revision),
+            tasks: Vec::new(),
+            stale: false,
+            reason: decision.reason(),
+        }
+    }
+
+    /// What was in force for the session that ran at a time, as its recordings tell.
+    #[must_use]
+    pub fn of_recordings(key: &StreamKey, at: UnixMillis, recordings: &[RecordingContent]) -> Self {
+        let Some(content) = recordings.first() else {
+            let what = "the stream was kept in the ring only, no recording was made of it";
+            return ExplainReport::of_no_rule(key, format!("at {}: {what}", at.0));
+        };
+        let formats: Vec<&str> = content.files.iter().map(|plan| plan.format.as_str()).collect();
+        let reason = format!(
+            "the session of that time was recorded by rule {} of the {} layer, revision {}: \
+             template {} made {}",
+            content.rule,
+            content.layer,
+            content.revision,
+            content.template,
+            formats.join(", ")
+        );
+        ExplainReport {
+            stream: key.to_string(),
+            decision: "record".to_owned(),
+            rule: Some(content.rule.clone()),
+            template: Some(content.template.clone()),
+            layer: Some(content.layer.clone()),
+            revision: Some(content.revision),
+            tasks: Vec::new(),
+            stale: false,
+            reason,
+        }
+    }
+
+    /// Says that this is about now, though another time was asked for.
+    #[must_use]
+    pub fn instead_of_then(mut self) -> Self {
+        let what = "no session of the stream is known for that time; what the rules say now";
+        self.reason = format!("{what}: {}", self.reason);
+        self
+    }
+
+    fn of_no_rule(key: &StreamKey, reason: String) -> Self {
+        ExplainReport {
+            stream: key.to_string(),
+            decision: "unmatched".to_owned(),
+            rule: None,
+            template: None,
+            layer: None,
+            revision: None,
+            tasks: Vec::new(),
+            stale: false,
+            reason,
+        }
+    }
+}
+
+/// What an export consists of, before its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportHeader {
+    /// `flv`, `hls`, `mp4` or `aac`.
+    pub format: String,
+    /// Its objects in order; a single one without a name for all formats but HLS.
+    pub objects: Vec<ExportObject>,
+    /// Tracks that the format cannot hold.
+    pub dropped_tracks: Vec<String>,
+}
+
+/// One object of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportObject {
+    /// Its name beside the others; empty for a file that is one object.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
