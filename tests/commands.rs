@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use edgerec::api::control::{ControlSocket, Decisions, socket_path};
-use edgerec::api::report::ExplainReport;
+use edgerec::api::report::{ExplainReport, Transfer};
 use edgerec::domain::ids::FileId;
 use edgerec::domain::matching::Decision;
 use edgerec::domain::stream_key::StreamKey;
@@ -59,7 +59,7 @@ fn record(edge: &EdgeBox) {
     let mut recording = Recording::begin(&ring, &rules, KEY, 1);
     recording.feed(&ring, &Sent::of_flv(&clip()));
     recording.end(&ring);
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 fn edgerec(arguments: &[&str]) -> Output {
@@ -210,7 +210,7 @@ fn what_a_crash_left_is_seen_without_repairing_it() {
         fs::write(to, content).expect("copied");
     }
     recording.end(&ring);
-    threads.close(ring);
+    threads.close(&ring);
     let before = tree(crashed.ring());
     let rows = crashed.ls();
     assert_eq!(rows.len(), 1, "{rows:#?}");
@@ -389,8 +389,8 @@ impl Decisions for Known {
         ExplainReport::of_rules(key, &Decision::Unmatched)
     }
 
-    fn transfers(&self) -> Vec<(FileId, u64)> {
-        Vec::new()
+    fn transfer(&self, _: FileId) -> Option<Transfer> {
+        None
     }
 }
 
@@ -468,7 +468,7 @@ fn a_running_box_is_asked_and_its_ring_may_be_checked_while_it_turns() {
     let all_end = async { tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await };
     runtime.block_on(all_end).expect("nobody keeps the ring");
     assert!(!socket_path(edge.ring()).exists());
-    threads.close(ring);
+    threads.close(&ring);
     assert!(edge.cli_ok(&["fsck"]).contains("no damage"));
 }
 

@@ -10,6 +10,8 @@ mod bench;
 mod directory;
 #[path = "delivery/hostile.rs"]
 mod hostile;
+#[path = "delivery/queue.rs"]
+mod queue;
 #[path = "delivery/s3.rs"]
 mod s3;
 #[path = "delivery/s3_faults.rs"]

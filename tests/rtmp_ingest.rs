@@ -225,6 +225,28 @@ async fn the_box_can_end_a_stream_and_refuse_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ffmpeg_understands_a_refusal_and_an_end() {
+    let dir = TempDir::new().expect("scratch");
+    let file = dir.path().join("sent.flv");
+    let server = Server::start().await;
+    make(Encoder::System, &format!("{VIDEO} -c:v libx264 -g 25"), &file).await;
+    let push = |name: &str| {
+        // In real time, so that it is still there to be told; it must fail, and soon.
+        let url = server.url(name);
+        let push = format!("ffmpeg -v quiet -re -i {} -c copy -f flv {url}", file.display());
+        format!("timeout 20 {push}; code=$?; test $code -ne 0 && test $code -ne 124")
+    };
+    let ended = async {
+        server.samples("ended", 0).await;
+        server.cancel("ended");
+    };
+    let (pushed, denied) = (push("ended"), push("s?deny"));
+    tokio::join!(run(&pushed), run(&denied), ended);
+    assert_eq!(server.ended("ended").await.end(), Some(EndCause::Cancelled));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_connection_and_a_second_publish_on_one() {
     let server = Server::start().await;
     let mut publisher = Publisher::publish(&server, "s").await.expect("free");
@@ -233,6 +255,15 @@ async fn a_cut_connection_and_a_second_publish_on_one() {
     let stream = server.ended("s").await;
     assert!(matches!(stream.end(), Some(EndCause::Disconnected(_))));
     assert_eq!(stream.packets().len(), 4, "all that came is kept");
+
+    let mut publisher = Publisher::publish(&server, "first").await.expect("free");
+    publisher.send_aac(0, 2).await;
+    publisher.finish().await;
+    publisher.write(&raw::message(20, &raw::publish("second"))).await;
+    publisher.send_aac(0, 3).await;
+    publisher.finish().await;
+    assert_eq!(server.ended("first").await.packets().len(), 2);
+    assert_eq!(server.ended("second").await.packets().len(), 3);
     server.stop().await;
 }
 

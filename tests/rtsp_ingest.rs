@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edgerec::domain::sample::{Codec, Sample, Track};
+use edgerec::domain::source::Transport;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::ingest::admission::Admission;
 use edgerec::ingest::intake::{EndCause, Protocol};
-use edgerec::ingest::rtsp::{Source, Transport, pull};
+use edgerec::ingest::rtsp::pull;
 use edgerec::media::codec::nal::{NalUnits, h264_type, h265_type};
 use edgerec::platform::clock::SystemClock;
 use nix::sys::signal::Signal;
@@ -41,7 +42,7 @@ struct Pull {
 impl Pull {
     fn start(url: &url::Url, transport: Transport) -> Pull {
         let key = StreamKey::new("cams", "live", "gate").expect("valid");
-        let source = Source::new(key, url, transport).expect("a camera address");
+        let source = camera::source(key, url, transport);
         let capture = Capture::new();
         let shutdown = CancellationToken::new();
         let clock = Arc::new(SystemClock::new());

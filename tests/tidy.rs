@@ -55,18 +55,20 @@ const FUNCTION_LINES_MAX: usize = 100;
 const EMPTY_NAMES: [&str; 8] =
     ["util", "utils", "common", "helper", "helpers", "manager", "types", "misc"];
 /// What lies at the top; a new entry is a decision.
-const TOP_LEVEL: [&str; 18] = [
-    ".cargo",
+const TOP_LEVEL: [&str; 20] = [
     ".ci",
+    ".clippy.toml",
     ".config",
     ".git",
     ".gitignore",
     ".rustfmt.toml",
     "ARCHITECTURE.md",
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "board",
     "proptest-regressions",
     "src",

@@ -9,7 +9,6 @@
 //! most two pieces ahead of the client; a client that is gone, or takes nothing for
 //! [`WRITE_TIMEOUT`], ends its export and gives its slots back.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,12 +26,13 @@ use tracing::{debug, error};
 
 use crate::api::ApiError;
 use crate::api::export::Export;
-use crate::api::report::{ExplainReport, FileRow};
+use crate::api::report::{ExplainReport, FileRow, Transfer};
 use crate::api::request::{ExportOrder, Listed, REQUEST_BYTES_MAX, Refusal, Request, stream_key};
 use crate::domain::ids::FileId;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::local_socket;
+use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
 
 /// A client may take this long to ask.
@@ -52,8 +52,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub trait Decisions: Send + Sync {
     /// What is decided about a stream, now or at a time that the ring knows nothing of.
     fn explain(&self, key: &StreamKey, at: Option<UnixMillis>) -> ExplainReport;
-    /// Files on their way to a target, each with the bytes that the target has.
-    fn transfers(&self) -> Vec<(FileId, u64)>;
+    /// Where the delivery of a queued file stands; `None` without a target.
+    fn transfer(&self, file: FileId) -> Option<Transfer>;
 }
 
 /// Where the socket of the ring at `ring` is.
@@ -185,7 +185,6 @@ impl Context {
 
     /// Page by page, so that a long list is never in memory.
     async fn list(&self, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
-        let transfers: HashMap<FileId, u64> = self.decisions.transfers().into_iter().collect();
         let mut last = (i64::MIN, FileId(0));
         let mut listed = 0;
         loop {
@@ -195,7 +194,9 @@ impl Context {
             last = (end.start_ms, end.id);
             for record in &page {
                 listed += 1;
-                write_line(to, &FileRow::new(record, transfers.get(&record.id).copied())).await?;
+                let queued = record.state == FileState::Queued;
+                let transfer = if queued { self.decisions.transfer(record.id) } else { None };
+                write_line(to, &FileRow::new(record, transfer)).await?;
             }
         }
         write_line(to, &Listed { listed }).await

@@ -50,18 +50,18 @@ pub struct FileRow {
 }
 
 impl FileRow {
-    /// From the catalog, with the bytes of the transfer that is under way, if one is.
+    /// From the catalog, with where its delivery stands, if it is queued.
     #[must_use]
-    pub fn new(record: &FileRecord, transferred_bytes: Option<u64>) -> Self {
-        let progress_bytes = match record.state {
-            FileState::Delivered => record.size,
-            FileState::Queued | FileState::Uploading => transferred_bytes.unwrap_or(0),
-            _ => 0,
-        };
+    pub fn new(record: &FileRecord, transfer: Option<Transfer>) -> Self {
         // A file that is being sent is still in the queue for the catalog.
-        let sending = transferred_bytes.is_some() && record.state == FileState::Queued;
-        let state = if sending { FileState::Uploading } else { record.state };
-        let hex = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (state, why, progress_bytes) = match transfer {
+            Some(Transfer::Moving { bytes }) => (FileState::Uploading, String::new(), bytes),
+            Some(Transfer::Waiting { why }) => (record.state, why, 0),
+            None if record.state == FileState::Delivered => {
+                (record.state, record.why.clone(), record.size)
+            }
+            None => (record.state, record.why.clone(), 0),
+        };
         FileRow {
             file_id: record.id.to_string(),
             domain: record.key.domain().to_owned(),
@@ -74,15 +74,30 @@ impl FileRow {
             end_ms: record.end_ms,
             duration_ms: record.duration_ms,
             size: record.size,
-            sha256: record.sha256.as_ref().map(hex),
+            sha256: record.sha256.clone(),
             state: state.name().to_owned(),
-            why: record.why.clone(),
+            why,
             progress_bytes,
             url: record.url.clone(),
             tracks: record.tracks.clone(),
             dropped_tracks: record.dropped_tracks.clone(),
         }
     }
+}
+
+/// Where the delivery of a queued file stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// On its way.
+    Moving {
+        /// Bytes that the target has.
+        bytes: u64,
+    },
+    /// Not on its way.
+    Waiting {
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// What is decided about a stream, and why.

@@ -1,12 +1,52 @@
-//! The composition root. A stand-in with the signatures that the command line needs, until the
-//! real one is merged over it.
+//! The composition root: builds the box from its configuration, supervises its tasks, and shuts
+//! it down in order. Decides nothing. Only this module starts tasks.
+
+mod bridge;
+mod decisions;
+mod rules;
+mod sources;
+mod target;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
 
-use crate::config::{Config, ConfigFaults};
+use crate::api::control::ControlSocket;
+use crate::api::http::{Access, HttpServer};
+use crate::app::bridge::RecorderIntake;
+use crate::app::decisions::BoxDecisions;
+use crate::app::rules::RulesWatch;
+use crate::config::{Config, ConfigFaults, RingConfig};
+use crate::delivery::board::Board;
+use crate::delivery::ring_shelf::RingShelf;
+use crate::delivery::settings::DeliverySettings;
+use crate::delivery::worker::Worker;
+use crate::domain::matching::RuleTable;
+use crate::ingest::admission::Admission;
+use crate::ingest::rtmp::{AnyPublisher, RtmpListener};
+use crate::platform::clock::{Clock, SystemClock};
+use crate::platform::flash::{Flash, SystemFlash};
+use crate::platform::net::{Net, SystemNet};
+use crate::recorder::live::LiveTable;
+use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
+use crate::ring::catalog::CatalogSettings;
+use crate::ring::handle::{Ring, RingSettings};
+use crate::ring::identity::RingIdentity;
+
+/// Streams are given this long to end at shutdown.
+const STREAMS_END_WITHIN: Duration = Duration::from_secs(3);
+/// A clip may pin this part of the ring.
+const RING_PART_OF_A_CLIP: u64 = 4;
+/// The longest HLS file if the configuration gives none.
+const HLS_CLIP_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// The rate at which the length of an HLS file is turned into a part of the ring, bytes a second.
+const ASSUMED_BYTES_PER_SECOND: u64 = 500_000;
 
 /// The addresses as bound; `None` for a listener that is off.
 #[derive(Debug, Clone, Copy)]
@@ -26,18 +66,233 @@ pub enum AppError {
     /// The ring cannot be used.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {addr} for {what}")]
+    Listen {
+        /// The configured address.
+        addr: SocketAddr,
+        /// For what.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nothing can be recorded any more; a restart of the program recovers.
+    #[error("the writer thread ended unasked")]
+    WriterGone,
+    /// The control socket cannot be bound.
+    #[error("cannot bind edgerec.sock in the ring")]
+    ControlSocket(#[source] std::io::Error),
+    /// The upload target cannot work as configured.
+    #[error("[upload] {0}")]
+    Target(String),
+}
+
+/// The parts of the operating system that the box stands on.
+#[derive(Clone)]
+pub struct Platform {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Files.
+    pub flash: Arc<dyn Flash>,
+    /// Connections.
+    pub net: Arc<dyn Net>,
+}
+
+impl Platform {
+    /// The real machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Platform {
+            clock: Arc::new(SystemClock::new()),
+            flash: Arc::new(SystemFlash),
+            net: Arc::new(SystemNet),
+        }
+    }
 }
 
 /// Runs the box until `shutdown`; calls `ready` once, when everything listens.
 ///
 /// # Errors
-/// The box cannot start.
+/// The box cannot start. Nothing was written then, but for what recovery writes.
 pub async fn run(
-    _config: Config,
+    config: Config,
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    ready(Ready { rtmp: None, api: None });
-    shutdown.cancelled().await;
-    Ok(())
+    run_on(Platform::system(), config, shutdown, ready).await
 }
+
+/// [`run`] on a given platform.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    platform: Platform,
+    config: Config,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(Ready),
+) -> Result<(), AppError> {
+    let rules_watch = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
+    let table = Arc::new(ArcSwap::from_pointee(rules_watch.table()));
+    let target = config
+        .upload
+        .as_ref()
+        .map(|upload| target::build(upload, &platform))
+        .transpose()
+        .map_err(AppError::Target)?;
+    let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
+    let tasks = TaskTracker::new();
+    let background = CancellationToken::new();
+    let live = Arc::new(LiveTable::default());
+    let recorder = Recorder::new(
+        ring.clone(),
+        table.clone(),
+        live.clone(),
+        recorder_settings(&config.ring, &ring.identity),
+    );
+    let intake = Arc::new(RecorderIntake::new(recorder, platform.clock.clone(), shutdown.clone()));
+    let admission = Admission::new(platform.clock.clone());
+
+    let control = match ControlSocket::bind(&config.ring.path) {
+        Ok(control) => control,
+        Err(source) => {
+            drop(intake);
+            threads.close(&ring);
+            return Err(AppError::ControlSocket(source));
+        }
+    };
+    let listeners = listen(&config, &platform, &intake, &admission, &tasks, &shutdown).await;
+    let addresses = match listeners {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            shutdown.cancel();
+            drop(intake);
+            threads.close(&ring);
+            return Err(error);
+        }
+    };
+    let pullers = sources::Pullers::new(
+        intake.clone(),
+        admission.clone(),
+        platform.clock.clone(),
+        tasks.clone(),
+        shutdown.clone(),
+    );
+    tasks.spawn(rules::follow(rules_watch, table.clone(), pullers, shutdown.clone()));
+    let after_streams = TaskTracker::new();
+    let board = target.map(|target| {
+        let settings = DeliverySettings::default();
+        let board = Arc::new(Board::new(&settings));
+        let worker = Worker {
+            shelf: Arc::new(RingShelf::new(ring.clone())),
+            target,
+            clock: platform.clock.clone(),
+            board: board.clone(),
+            wake: ring.catalog.news(),
+            settings,
+        };
+        after_streams.spawn(worker.run(background.clone()));
+        board
+    });
+    let decisions =
+        Arc::new(BoxDecisions { rules: table, live, board, clock: platform.clock.clone() });
+    after_streams.spawn(control.run(
+        ring.clone(),
+        decisions,
+        after_streams.clone(),
+        background.clone(),
+    ));
+    ready(addresses);
+    drop(intake);
+
+    let writer_ended = threads.ended();
+    let broken = tokio::select! {
+        () = shutdown.cancelled() => false,
+        () = writer_ended.cancelled() => true,
+    };
+    info!("shutting down");
+    shutdown.cancel();
+    tasks.close();
+    if tokio::time::timeout(STREAMS_END_WITHIN, tasks.wait()).await.is_err() {
+        warn!("some streams did not end in time");
+    }
+    background.cancel();
+    after_streams.close();
+    after_streams.wait().await;
+    threads.close(&ring);
+    if broken { Err(AppError::WriterGone) } else { Ok(()) }
+}
+
+/// Opens the ring, or makes it first where the configuration says so.
+fn open_ring(
+    config: &RingConfig,
+    platform: &Platform,
+    delivers: bool,
+) -> Result<(Arc<Ring>, crate::ring::handle::RingThreads), AppError> {
+    let settings = RingSettings {
+        path: config.path.clone(),
+        sync_interval: config.sync_interval,
+        catalog: CatalogSettings { on_full: config.on_full, delivers },
+    };
+    let open = || Ring::open(&settings, platform.flash.clone(), platform.clock.clone());
+    match open() {
+        Err(RingError::Missing { .. }) if config.create => {
+            info!(path = %config.path.display(), "there is no ring yet, making one");
+            let identity =
+                RingIdentity::plan(&config.path, config.capacity_bytes, config.slot_bytes)?;
+            identity.create(&*platform.flash, &config.path)?;
+            Ok(open()?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn recorder_settings(config: &RingConfig, identity: &RingIdentity) -> RecorderSettings {
+    let quarter = identity.capacity_bytes / RING_PART_OF_A_CLIP / ASSUMED_BYTES_PER_SECOND;
+    let hls_clip_max =
+        config.hls_clip_max.unwrap_or(HLS_CLIP_MAX.min(Duration::from_secs(quarter.max(60))));
+    let hls_clip_max_s = u32::try_from(hls_clip_max.as_secs()).unwrap_or(u32::MAX);
+    RecorderSettings::for_slots(identity.slot_bytes, config.keep_all, hls_clip_max_s)
+}
+
+/// Binds what is configured and starts to accept.
+async fn listen(
+    config: &Config,
+    platform: &Platform,
+    intake: &Arc<RecorderIntake>,
+    admission: &Admission,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<Ready, AppError> {
+    let mut ready = Ready { rtmp: None, api: None };
+    if let Some(addr) = config.rtmp.listen {
+        let failed = |source| AppError::Listen { addr, what: "rtmp", source };
+        let listener = RtmpListener::bind(
+            &*platform.net,
+            addr,
+            platform.clock.clone(),
+            intake.clone(),
+            admission.clone(),
+            Arc::new(AnyPublisher),
+        )
+        .await
+        .map_err(failed)?;
+        ready.rtmp = Some(listener.local_addr().map_err(failed)?);
+        tasks.spawn(listener.run(tasks.clone(), shutdown.clone()));
+    }
+    if let Some(addr) = config.api.listen {
+        let failed = |source| AppError::Listen { addr, what: "api", source };
+        let access = match config.api.credentials {
+            Some(_) => Access::Signed,
+            None => Access::Loopback,
+        };
+        let server = HttpServer::bind(&*platform.net, addr, access).await.map_err(failed)?;
+        ready.api = Some(server.local_addr().map_err(failed)?);
+        tasks.spawn(server.run(tasks.clone(), shutdown.clone()));
+    }
+    Ok(ready)
+}
+
+/// The rules in force, for those that only read them.
+pub type RulesInForce = Arc<ArcSwap<RuleTable>>;

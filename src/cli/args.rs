@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::api::request::{ExportOrder, Subject, file_id};
+use crate::cli::demo::DemoArguments;
 use crate::cli::outcome::Failure;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
@@ -30,14 +31,7 @@ pub enum Command {
     /// Run the service. Prints `ready rtmp=ADDR api=ADDR` when it listens.
     Run,
     /// Show the whole way, from a stream to delivered files, with nothing but this program.
-    Demo {
-        /// Where its files go.
-        #[arg(long, value_name = "D")]
-        dir: Option<PathBuf>,
-        /// How long it records.
-        #[arg(long, value_name = "N")]
-        seconds: Option<u64>,
-    },
+    Demo(DemoArguments),
     /// Make the ring that the configuration describes.
     Format {
         /// Report as JSON.

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod check_config;
+pub mod demo;
 pub mod explain;
 pub mod export;
 pub mod format;
@@ -55,7 +56,9 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let config = || load(&cli.config);
     match cli.command {
         Command::Run => run::run(config()?),
-        Command::Demo { .. } => Err(Failure::failed("this build has no demo")),
+        Command::Demo(arguments) => {
+            run::on_runtime(demo::run(&arguments))?.map_err(|error| Failure::of(&error))
+        }
         Command::Format { json } => format::format(&config()?, json, out),
         Command::CheckConfig { json } => {
             check_config::report(&check_config::check(&SystemFlash, &cli.config), json, out)

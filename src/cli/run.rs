@@ -17,11 +17,19 @@ use crate::config::Config;
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), Failure> {
+    on_runtime(serve(config))?
+}
+
+/// Runs a future to its end, on as many threads as there are cores.
+///
+/// # Errors
+/// No threads can be started.
+pub fn on_runtime<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("no threads can be started: {error}")))?;
-    runtime.block_on(serve(config))
+    Ok(runtime.block_on(work))
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

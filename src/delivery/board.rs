@@ -112,6 +112,13 @@ impl Board {
         state.target_rests = None;
     }
 
+    /// A file came some way before it failed: neither it nor the target is hopeless, so their
+    /// next rests are short again.
+    pub(super) fn progressed(&self, file: FileId) {
+        self.target_works();
+        self.lock().resting.remove(&file);
+    }
+
     /// A file failed and rests; gives how many attempts in a row have failed. `random` is uniform.
     pub(super) fn rest_file(&self, file: FileId, why: &str, now: BootTime, random: u64) -> u32 {
         let rest = self.file_rest;
@@ -207,6 +214,20 @@ mod tests {
         assert_eq!(why(&board, 0), "no room, next try in 5 s");
         board.stop(FILE, "bad endpoint");
         assert_eq!(why(&board, 0), "bad endpoint");
+    }
+
+    #[test]
+    fn progress_makes_rests_short_again() {
+        let board = Board::new(&DeliverySettings::default());
+        for _ in 0..10 {
+            board.rest_target(FILE, "x", BootTime(0), u64::MAX);
+            board.rest_file(FILE, "x", BootTime(0), u64::MAX);
+        }
+        assert_eq!(why(&board, 0), "x, next try in 600 s");
+        board.progressed(FILE);
+        board.rest_target(FILE, "x", BootTime(0), u64::MAX);
+        board.rest_file(FILE, "x", BootTime(0), u64::MAX);
+        assert_eq!(why(&board, 0), "x, next try in 5 s");
     }
 
     #[test]

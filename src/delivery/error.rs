@@ -115,6 +115,7 @@ impl DeliveryError {
                 render_class(error)
             }
             DeliveryError::Shelf(ShelfError::Gone) | DeliveryError::Name(_) => ErrorClass::Drop,
+            DeliveryError::Shelf(ShelfError::Damaged(_)) => ErrorClass::Quarantine,
             DeliveryError::Settings(_) => ErrorClass::Stop,
             _ => ErrorClass::Retry,
         }

@@ -1,32 +1,9 @@
 //! Settings of delivery as used: where files go and how many at a time. Secrets never show.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text itself, for signing only.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
+use crate::domain::secret::Secret;
 
 /// Where files go.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,6 +51,9 @@ pub enum ShelfError {
     /// The file or its media is no longer there.
     #[error("the file is gone")]
     Gone,
+    /// The media in the ring is not what was sealed.
+    #[error("the media is damaged")]
+    Damaged(#[source] BoxedError),
     /// The clip cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),

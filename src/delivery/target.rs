@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::delivery::error::DeliveryError;
 use crate::delivery::progress::Progress;
@@ -27,14 +27,24 @@ pub trait Target: Send + Sync {
 /// Bytes of a file that have gone out, for those who watch.
 #[derive(Debug, Default)]
 pub struct Meter {
+    first_kept: OnceLock<u64>,
+    kept: AtomicU64,
     position: AtomicU64,
     moved: AtomicU64,
 }
 
 impl Meter {
-    /// So many bytes of the file are at the target.
+    /// The target has kept so many bytes of the file.
     pub fn set(&self, bytes: u64) {
+        self.first_kept.get_or_init(|| bytes);
+        self.kept.store(bytes, Ordering::Relaxed);
         self.position.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the target keeps more than when this attempt began.
+    #[must_use]
+    pub fn advanced(&self) -> bool {
+        self.first_kept.get().is_some_and(|first| self.kept.load(Ordering::Relaxed) > *first)
     }
 
     /// So many more bytes went out.

@@ -28,8 +28,6 @@ use crate::platform::random::random_u64;
 const LOOK_AHEAD: usize = 1024;
 /// The queue is looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Once this many bytes went out, the link is not what failed.
-const LINK_WORKS_BYTES: u64 = 256 << 10;
 
 /// Brings waiting files to a target.
 pub struct Worker {
@@ -134,11 +132,17 @@ impl Worker {
 
     async fn settle_failure(&self, file: FileId, meter: &Meter, error: &DeliveryError) {
         let (class, why) = (error.class(), error.explain());
-        if meter.moved() >= LINK_WORKS_BYTES {
-            self.board.target_works();
+        if meter.advanced() {
+            self.board.progressed(file);
         }
+        // What breaks off on the way may be about the file: a proxy that resets what it finds too
+        // large. The others then go first the next time.
+        let scope = match error.scope() {
+            ErrorScope::Target if meter.moved() > 0 => ErrorScope::Either,
+            scope => scope,
+        };
         let (now, random) = (self.clock.now().boot, random_u64());
-        let attempts = match (class, error.scope()) {
+        let attempts = match (class, scope) {
             (ErrorClass::Drop | ErrorClass::Quarantine, _) => 1,
             (ErrorClass::Stop, _) => {
                 self.board.stop(file, &why);

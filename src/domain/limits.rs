@@ -27,6 +27,10 @@ pub const RECORDINGS_PER_STREAM_MAX: usize = 16;
 pub const CODEC_CONFIG_BYTES_MAX: usize = 16 << 10;
 /// Longest script data that is kept, in bytes.
 pub const SCRIPT_DATA_BYTES_MAX: usize = 16 << 10;
+/// Files without media in the ring that the catalog still lists.
+pub const LISTED_FILES_MAX: u32 = 10_000;
+/// Entries of each ledger.
+pub const LEDGER_ENTRIES_MAX: u32 = 100_000;
 /// A step back of media time by more than this begins a new timeline, in milliseconds.
 pub const TIMELINE_STEP_BACK_MS: i64 = 1_000;
 /// A step forward of media time by more than this begins a new timeline, in milliseconds.
@@ -41,4 +45,7 @@ pub const RENDERING_BYTES_MAX: usize = 4 << 20;
 const _: () = assert!(FRAGMENT_AGE_MS_MIN < FRAGMENT_AGE_MS_MAX);
 const _: () = assert!(FRAGMENT_BYTES_TARGET <= SAMPLE_BYTES_MAX);
 const _: () = assert!(PUBLISHER_ALIVE_MS < PUBLISHER_SILENT_MS);
+/// The on-flash format gives the length of a configuration 16 bits.
+const _: () = assert!(CODEC_CONFIG_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SCRIPT_DATA_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LANE_FRAGMENTS.is_power_of_two());

@@ -104,7 +104,7 @@ impl TimelineGate {
         let Some(last_ms) = self.tracks[at].last_ms else { return false };
         let steps_out = |from_ms: i64| {
             let step = now_ms - from_ms;
-            step < -TIMELINE_STEP_BACK_MS || step > TIMELINE_STEP_FORWARD_MS
+            !(-TIMELINE_STEP_BACK_MS..=TIMELINE_STEP_FORWARD_MS).contains(&step)
         };
         let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != at);
         let in_step = others

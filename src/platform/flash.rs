@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate};
@@ -76,6 +77,8 @@ pub trait Flash: Send + Sync {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }
+    /// When a file was last changed.
+    fn modified(&self, path: &Path) -> io::Result<SystemTime>;
     /// Room on the file system of a path.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes the exclusive lock on a file that must exist; `WouldBlock` if another holds it.
@@ -146,6 +149,10 @@ impl Flash for SystemFlash {
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         fs::canonicalize(path)
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<SystemTime> {
+        fs::metadata(path)?.modified()
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

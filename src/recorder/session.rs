@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::domain::files::FormatSet;
 use crate::domain::ids::{FragmentSequence, RecordingId};
-use crate::domain::limits::{SCRIPT_DATA_BYTES_MAX, TRACKS_MAX};
+use crate::domain::limits::{CODEC_CONFIG_BYTES_MAX, SCRIPT_DATA_BYTES_MAX, TRACKS_MAX};
 use crate::domain::recording::{Boundary, Recording};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::{BootTime, Instant};
@@ -211,7 +211,8 @@ impl RecordedSession {
             init: init_segment(&self.tracks).into(),
         };
         self.segments += 1;
-        self.fragmenter = Some(Fragmenter::new(Arc::new(segment), self.sequence));
+        let target = self.parts().settings.fragment_bytes_target;
+        self.fragmenter = Some(Fragmenter::new(Arc::new(segment), self.sequence, target));
     }
 
     /// Ends the fragment that grows and hands it to the writer.
@@ -245,6 +246,12 @@ impl RecordedSession {
         });
     }
 
+    /// Whole fragments that flash could not take.
+    #[must_use]
+    pub fn dropped_fragments(&self) -> u64 {
+        self.dropped
+    }
+
     /// Ends the session: what waits is handed to the writer, then the lane is given back.
     pub fn end(mut self, cause: &str, now: Instant) {
         self.now = now;
@@ -269,7 +276,16 @@ impl RecordedSession {
     }
 
     /// The full set of tracks, before the first sample and whenever it changes.
+    /// A track whose configuration is longer than any is left out.
     pub fn tracks(&mut self, tracks: &[Track]) {
+        let fits = |track: &&Track| {
+            let fits = track.config.len() <= CODEC_CONFIG_BYTES_MAX;
+            if !fits {
+                warn!(codec = track.codec.name(), "a codec configuration is too long");
+            }
+            fits
+        };
+        let tracks: Vec<Track> = tracks.iter().filter(fits).take(TRACKS_MAX).cloned().collect();
         if *self.tracks == *tracks {
             return;
         }
@@ -278,9 +294,9 @@ impl RecordedSession {
         if !self.tracks.is_empty() {
             self.change.new_params = true;
         }
-        self.tracks = tracks.iter().take(TRACKS_MAX).cloned().collect();
         let codecs: Vec<&str> = tracks.iter().map(|track| track.codec.name()).collect();
         info!(?codecs, "tracks");
+        self.tracks = tracks.into();
     }
 
     /// Raw time of the source at media time 0 of a track.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::domain::ids::FileId;
@@ -49,6 +50,7 @@ pub struct RingThreads {
     lanes: Arc<Lanes>,
     writer: JoinHandle<()>,
     catalog: JoinHandle<()>,
+    ended: CancellationToken,
     _lock: Box<dyn FlashLock>,
 }
 
@@ -84,13 +86,19 @@ impl Ring {
             settings.sync_interval,
             recovered.resumable,
         )?;
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
         let writer = std::thread::Builder::new()
             .name("writer".into())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                let _ended = guard;
+                writer.run();
+            })
             .map_err(RingError::flash("starting a thread"))?;
         lanes.set_writer(writer.thread().clone());
         let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, slots });
-        let threads = RingThreads { desk, lanes, writer, catalog: catalog_thread, _lock: held };
+        let threads =
+            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, _lock: held };
         Ok((ring, threads))
     }
 
@@ -174,15 +182,21 @@ pub fn trim_spans(
 }
 
 impl RingThreads {
-    /// Writes and syncs what the lanes still hold, and closes the catalog. All streams must have
-    /// ended, and every other holder of the [`Ring`] must be gone.
-    pub fn close(self, ring: Arc<Ring>) {
+    /// Cancelled when the writer thread ends; if nobody asked it to, nothing is recorded any more.
+    #[must_use]
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// Writes and syncs what the lanes still hold, and closes the catalog. Streams should have
+    /// ended: what they push after this is lost.
+    pub fn close(self, ring: &Ring) {
         self.desk.stop();
         self.lanes.wake();
         if self.writer.join().is_err() {
             error!("the writer thread panicked");
         }
-        drop(ring);
+        ring.catalog.stop();
         if self.catalog.join().is_err() {
             error!("the catalog thread panicked");
         }

@@ -27,6 +27,8 @@ use crate::ring::layout::{
 };
 use crate::ring::slots::Slots;
 
+/// Streams that have not ended are waited for this long at the end.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// After the answer that no slot may be reused, this long is waited before asking again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,7 +104,7 @@ struct OpenSlot {
 /// A fragment that is written but not yet durable.
 struct Held {
     fragment: Box<Fragment>,
-    durable: DurableFragment,
+    durable: Box<DurableFragment>,
 }
 
 /// The thread's own state.
@@ -116,6 +118,7 @@ pub struct Writer {
     open: BTreeMap<StreamKey, OpenSlot>,
     held: Vec<Held>,
     /// To be written again after a failed sync, once there are slots.
+    #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
     homeless: Vec<Box<Fragment>>,
     /// Happened since the last good sync; told to the catalog after the next.
     events: Vec<DurableEvent>,
@@ -173,6 +176,7 @@ impl Writer {
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
+        let mut stopping_since = StdInstant::now();
         loop {
             let stop = self.desk.state().stop;
             self.opened.extend(self.lanes.take_opened());
@@ -182,8 +186,11 @@ impl Writer {
             if (due || stop) && (self.dirty || !self.events.is_empty()) {
                 self.sync();
             }
-            if stop && self.opened.is_empty() {
+            if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
                 break;
+            }
+            if !stop {
+                stopping_since = StdInstant::now();
             }
             if self.dirty || !self.events.is_empty() || stop {
                 let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
@@ -256,7 +263,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
-                    self.held.push(Held { fragment, durable });
+                    self.held.push(Held { fragment, durable: Box::new(durable) });
                     return None;
                 }
                 Err(error) => {

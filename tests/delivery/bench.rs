@@ -4,23 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgerec::delivery::board::{Board, Standing};
-use edgerec::delivery::http::HttpLimits;
-use edgerec::delivery::s3::S3Target;
-use edgerec::delivery::settings::{DeliverySettings, Rest, S3Settings};
+use edgerec::delivery::open_target;
+use edgerec::delivery::settings::{DeliverySettings, Rest, S3Settings, TargetSettings};
 use edgerec::delivery::target::Target;
 use edgerec::delivery::worker::Worker;
 use edgerec::domain::ids::FileId;
 use edgerec::platform::clock::{Clock, SystemClock};
+use edgerec::platform::flash::SystemFlash;
 use edgerec::platform::net::SystemNet;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::memory_shelf::MemoryShelf;
+use crate::support::memory_shelf::{DEADLINE, MemoryShelf};
 
 /// A worker under way.
 pub struct Running {
     pub board: Arc<Board>,
     pub wake: Arc<Notify>,
+    shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -46,8 +48,9 @@ impl Running {
             wake: Arc::clone(&wake),
             settings,
         };
-        let task = tokio::spawn(worker.run(Default::default()));
-        Running { board, wake, task }
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(worker.run(shutdown.clone()));
+        Running { board, wake, shutdown, task }
     }
 
     /// Starts a worker that delivers to a bucket.
@@ -61,6 +64,13 @@ impl Running {
         let _ = self.task.await;
     }
 
+    /// Ends the worker in order.
+    pub async fn shut_down(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(DEADLINE, self.task).await;
+        ended.expect("in time").expect("no panic");
+    }
+
     /// Why a file is not delivered yet.
     pub fn why(&self, file: FileId) -> String {
         match self.board.standing(file, SystemClock::new().now().boot) {
@@ -72,7 +82,7 @@ impl Running {
 
 /// A bucket as target.
 pub fn s3_target(settings: &S3Settings, clock: Arc<dyn Clock>) -> Arc<dyn Target> {
-    let net = Arc::new(SystemNet);
-    let target = S3Target::new(settings, net, clock, HttpLimits::default(), &[]);
-    Arc::new(target.expect("good settings"))
+    let settings = TargetSettings::S3(settings.clone());
+    let (flash, net) = (Arc::new(SystemFlash), Arc::new(SystemNet));
+    open_target(&settings, flash, net, clock, &[]).expect("good settings")
 }

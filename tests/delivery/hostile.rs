@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::memory_shelf::{DEADLINE, MadeUp, MemoryShelf};
 use crate::support::s3_server::settings;
 
-const LIMITS: HttpLimits = HttpLimits {
-    connect: Duration::from_millis(500),
+/// For servers that are to be waited for in vain.
+const SHORT: HttpLimits = HttpLimits {
+    connect: Duration::from_secs(15),
     answer: Duration::from_millis(500),
     window: Duration::from_millis(500),
     window_bytes_min: 16 << 10,
@@ -78,7 +79,12 @@ async fn behave(mut stream: TcpStream, manner: Manner) {
 async fn deliver(manner: Manner, len: u64) -> (Result<Receipt, DeliveryError>, usize) {
     let (port, connections) = serve(manner).await;
     let clock = Arc::new(SystemClock::new());
-    let target = S3Target::new(&settings(port), Arc::new(SystemNet), clock, LIMITS, &[]);
+    let limits = match manner {
+        Manner::Silent | Manner::Deaf => SHORT,
+        // Here another bound is to be met first, also on a busy machine.
+        Manner::Endless { .. } | Manner::Says(_) => HttpLimits::default(),
+    };
+    let target = S3Target::new(&settings(port), Arc::new(SystemNet), clock, limits, &[]);
     let shelf = MemoryShelf::new();
     let file = shelf.put(1, MadeUp::single(1, len));
     let plan: DeliveryPlan = shelf.plan(file).expect("on the shelf");
@@ -107,7 +113,8 @@ async fn a_silent_server_is_given_up() {
 #[tokio::test]
 async fn a_server_that_takes_nothing_is_given_up() {
     let why = refusal(Manner::Deaf, 15 << 20).await;
-    assert!(why.contains("hardly takes any data"), "{why}");
+    // Whichever limit is met first: that of the body or that of the connection.
+    assert!(why.contains("hardly takes any data") || why.contains("peer takes no data"), "{why}");
 }
 
 #[tokio::test]

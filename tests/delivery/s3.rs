@@ -1,10 +1,16 @@
 //! The straight ways to a bucket, and restarts on the way.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use edgerec::delivery::http::HttpLimits;
+use edgerec::delivery::s3::S3Target;
 use edgerec::domain::ids::BootId;
 use edgerec::domain::time::{Instant, UnixMillis};
 use edgerec::platform::clock::{Clock, SystemClock};
+use edgerec::platform::net::SystemNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::bench::{Running, s3_target};
 use crate::support::memory_shelf::{MadeUp, MemoryShelf};
@@ -30,10 +36,10 @@ async fn small_files_are_single_puts() {
         assert!(receipt.url.starts_with(&server.settings().endpoint), "{}", receipt.url);
         assert!(!receipt.url.contains('?'), "no signature in {}", receipt.url);
         let stored = server.object(&key(&shelf, *file, "")).await.expect("stored");
-        assert!(stored == made_up.bytes(0), "bytes as rendered");
+        assert!(stored == made_up.bytes(0), "{} bytes of {}", stored.len(), receipt.size);
     }
-    assert_eq!(server.count("PUT", "object"), 3);
-    let lengths: Vec<_> = server.log().into_iter().filter_map(|seen| seen.declared).collect();
+    assert_eq!(server.count("PUT", "object").await, 3);
+    let lengths: Vec<_> = server.log().await.into_iter().filter_map(|seen| seen.declared).collect();
     assert!(lengths.contains(&"0".to_owned()), "an empty body has a length: {lengths:?}");
     running.kill().await;
 }
@@ -48,10 +54,11 @@ async fn a_large_file_goes_in_parts() {
     let receipt = shelf.delivered(file).await;
     assert_eq!((receipt.size, receipt.sha256), (40 * MIB + 5, made_up.sha256()));
     assert!(server.object(&key(&shelf, file, "")).await.expect("stored") == made_up.bytes(0));
+    let log = server.log().await;
     let counts = ["create", "part", "complete"]
-        .map(|on| server.log().iter().filter(|seen| seen.on == on && seen.method != "GET").count());
+        .map(|on| log.iter().filter(|seen| seen.on == on && seen.method != "GET").count());
     assert_eq!(counts, [1, 6, 1]);
-    assert_eq!(server.count("GET", "object"), 0, "the ETag is proof enough");
+    assert_eq!(server.count("GET", "object").await, 0, "the ETag is proof enough");
     running.kill().await;
 }
 
@@ -74,16 +81,17 @@ async fn a_killed_upload_goes_on_where_it_stood() {
     let receipt = shelf.delivered(file).await;
     assert_eq!(receipt.sha256, made_up.sha256(), "checksum over all runs");
     assert!(server.object(&key(&shelf, file, "")).await.expect("stored") == made_up.bytes(0));
-    assert_eq!(server.count("POST", "create"), 1);
+    assert_eq!(server.count("POST", "create").await, 1);
+    let log = server.log().await;
     for part in 1..=5 {
         let whole = |seen: &&crate::support::s3_server::Seen| {
             seen.part.as_deref() == Some(&part.to_string()) && seen.status == 200
         };
-        let sent = server.log().iter().filter(whole).count();
+        let sent = log.iter().filter(whole).count();
         assert!(sent <= 2, "part {part} was sent {sent} times");
     }
     // Each of the three kills costs at most the part that was on its way.
-    assert!(server.count("PUT", "part") <= 5 + 3, "{:?}", server.log());
+    assert!(server.count("PUT", "part").await <= 5 + 3, "{:?}", server.log().await);
     running.kill().await;
 }
 
@@ -105,7 +113,7 @@ async fn a_forgotten_upload_starts_over() {
     let running = Running::start_s3(&shelf, &server.settings());
     let receipt = shelf.delivered(file).await;
     assert_eq!(receipt.sha256, made_up.sha256());
-    assert_eq!(server.count("POST", "create"), 2);
+    assert_eq!(server.count("POST", "create").await, 2);
     assert!(shelf.fate(file).failures.is_empty(), "starting over is no failure");
     running.kill().await;
 }
@@ -153,7 +161,7 @@ async fn hls_goes_segment_by_segment_and_the_playlist_last() {
         let stored = server.object(&key(&shelf, file, &object.name)).await.expect("stored");
         assert!(stored == made_up.bytes(index), "{}", object.name);
     }
-    let log = server.log();
+    let log = server.log().await;
     assert!(log.last().expect("requests").key.ends_with("/index.m3u8"));
     assert!(log.len() <= 13 + 1, "at most one object twice: {log:?}");
     running.kill().await;
@@ -180,7 +188,49 @@ async fn a_clock_that_is_wrong_by_days_costs_one_more_request() {
     for file in files {
         shelf.delivered(file).await;
     }
-    let refused = server.log().iter().filter(|seen| seen.status == 403).count();
-    assert!((1..=2).contains(&refused), "two may be on their way: {:?}", server.log());
+    let refused = server.log().await.iter().filter(|seen| seen.status == 403).count();
+    assert!((1..=2).contains(&refused), "two may be on their way: {:?}", server.log().await);
+    running.kill().await;
+}
+
+/// A self-made certificate for this machine as PEM files, and its DER.
+fn certificate(folder: &std::path::Path) -> (PathBuf, PathBuf, CertificateDer<'static>) {
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let status = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "3", "-subj", "/CN=box test", "-addext"])
+        .args(["subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("openssl runs");
+    assert!(status.success());
+    let der = CertificateDer::from_pem_file(&certificate).expect("a certificate");
+    (certificate, key, der)
+}
+
+#[tokio::test]
+async fn tls_with_a_root_of_our_own_and_not_without() {
+    let folder = tempfile::tempdir().expect("scratch");
+    let (certificate, key, root) = certificate(folder.path());
+    let server = S3Server::start_tls(certificate, key).await;
+    let mut settings = server.settings();
+    settings.endpoint = settings.endpoint.replace("http:", "https:");
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 17 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_s3(&shelf, &settings);
+    let fate = shelf.until("a try", file, |fate| !fate.failures.is_empty()).await;
+    assert!(fate.failures[0].why.contains("certificate"), "{:?}", fate.failures);
+    running.kill().await;
+    let (net, clock) = (Arc::new(SystemNet), Arc::new(SystemClock::new()));
+    let target = S3Target::new(&settings, net, clock, HttpLimits::default(), &[root]);
+    let running = Running::start(&shelf, Arc::new(target.expect("good settings")));
+    let receipt = shelf.delivered(file).await;
+    assert_eq!(receipt.sha256, made_up.sha256());
+    assert!(receipt.url.starts_with("https://127.0.0.1"), "{}", receipt.url);
     running.kill().await;
 }

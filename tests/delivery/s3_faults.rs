@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use edgerec::delivery::error::ErrorClass;
-use edgerec::delivery::settings::Secret;
+use edgerec::domain::secret::Secret;
 
 use crate::bench::Running;
 use crate::support::memory_shelf::{MadeUp, MemoryShelf};
@@ -53,7 +53,7 @@ async fn a_store_that_comes_up_later_gets_the_files() {
     running.wake.notify_one();
     shelf.delivered(file).await;
     shelf.delivered(second).await;
-    assert_eq!(server.count("PUT", "object"), 2);
+    assert_eq!(server.count("PUT", "object").await, 2);
     running.kill().await;
 }
 
@@ -82,7 +82,7 @@ async fn a_corrupted_part_is_sent_again() {
     let file = shelf.put(1, made_up.clone());
     let running = Running::start_s3(&shelf, &server.settings());
     assert_eq!(shelf.delivered(file).await.sha256, made_up.sha256());
-    assert_eq!(server.count("PUT", "part"), 4, "three parts, one twice");
+    assert_eq!(server.count("PUT", "part").await, 4, "three parts, one twice");
     let key = format!("boxes/one/{}", shelf.path(file, ""));
     assert!(server.object(&key).await.expect("stored") == made_up.bytes(0));
     running.kill().await;
@@ -98,12 +98,12 @@ async fn a_store_with_its_own_etags_is_read_back() {
     let file = shelf.put(1, MadeUp::single(1, 5000));
     let running = Running::start_s3(&shelf, &server.settings());
     shelf.delivered(file).await;
-    assert_eq!(server.count("GET", "object"), 1);
+    assert_eq!(server.count("GET", "object").await, 1);
     // In parts: the answers to the completion and to HEAD have foreign ETags.
     let large = shelf.put(2, MadeUp::single(2, 17 * MIB));
     running.wake.notify_one();
     shelf.delivered(large).await;
-    assert_eq!(server.count("GET", "object"), 2);
+    assert_eq!(server.count("GET", "object").await, 2);
     assert!(shelf.fate(large).failures.is_empty());
     running.kill().await;
 }
@@ -120,7 +120,7 @@ async fn a_200_with_an_error_inside_is_a_failure() {
     let fate = shelf.fate(file);
     assert_eq!(fate.failures.len(), 2, "{:?}", fate.failures);
     assert!(fate.failures[0].why.contains("InternalError"), "{}", fate.failures[0].why);
-    assert_eq!(server.count("PUT", "part"), 3, "no part twice");
+    assert_eq!(server.count("PUT", "part").await, 3, "no part twice");
     running.kill().await;
 }
 
@@ -133,9 +133,9 @@ async fn a_lost_answer_to_the_completion_costs_no_second_upload() {
     let file = shelf.put(1, made_up.clone());
     let running = Running::start_s3(&shelf, &server.settings());
     assert_eq!(shelf.delivered(file).await.sha256, made_up.sha256());
-    assert_eq!(server.count("PUT", "part"), 3);
-    assert_eq!(server.count("POST", "create"), 1);
-    assert_eq!(server.count("POST", "complete"), 1);
+    assert_eq!(server.count("PUT", "part").await, 3);
+    assert_eq!(server.count("POST", "create").await, 1);
+    assert_eq!(server.count("POST", "complete").await, 1);
     assert_eq!(shelf.fate(file).failures.len(), 1);
     running.kill().await;
 }
@@ -150,7 +150,7 @@ async fn a_busy_store_is_tried_again_and_loses_no_part() {
     let running = Running::start_s3(&shelf, &server.settings());
     shelf.delivered(file).await;
     assert_eq!(shelf.fate(file).failures.len(), 5);
-    assert_eq!(server.count("PUT", "part"), 3 + 3);
+    assert_eq!(server.count("PUT", "part").await, 3 + 3);
     running.kill().await;
 }
 

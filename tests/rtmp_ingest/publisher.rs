@@ -126,6 +126,12 @@ pub mod raw {
         b"\x02\0\x0cdeleteStream\0\0\0\0\0\0\0\0\0\x05".to_vec()
     }
 
+    /// `publish` of a name of at most 255 bytes, transaction 0.
+    pub fn publish(name: &str) -> Vec<u8> {
+        let head = b"\x02\0\x07publish\0\0\0\0\0\0\0\0\0\x05\x02\0";
+        [&head[..], &[name.len() as u8], name.as_bytes()].concat()
+    }
+
     fn chunks(kind: u8, body: &[u8], size: usize) -> Vec<u8> {
         let len = (body.len() as u32).to_be_bytes();
         let mut out = vec![0x08, 0, 0, 0, len[1], len[2], len[3], kind, 1, 0, 0, 0];

@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 /// One packet: what must be the same at both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// 1 video, 2 audio.
+    /// 1 video, 2 audio (0 anything else).
     pub track: u8,
     pub dts: i64,
     pub pts: i64,
@@ -114,10 +114,15 @@ fn parse_hashes(hashes: &str) -> Vec<Packet> {
     let kinds: Vec<u8> = hashes
         .lines()
         .filter(|line| line.starts_with("#media_type "))
-        .map(|line| if line.ends_with("video") { 1 } else { 2 })
+        .map(|line| match line.rsplit(' ').next() {
+            Some("video") => 1,
+            Some("audio") => 2,
+            // Script data that comes again is a stream of its own to ffmpeg.
+            _ => 0,
+        })
         .collect();
     let lines = hashes.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| parse_line(line, &kinds)).collect()
+    lines.map(|line| parse_line(line, &kinds)).filter(|packet| packet.track > 0).collect()
 }
 
 fn parse_line(line: &str, kinds: &[u8]) -> Packet {

@@ -10,7 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edgerec::domain::address::Address;
 use edgerec::domain::sample::{Sample, Track, TrackId};
+use edgerec::domain::source::{Source, Transport};
+use edgerec::domain::stream_key::StreamKey;
 use edgerec::ingest::intake::{Arrival, EndCause, Intake, Refusal, StreamSink};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -89,6 +92,12 @@ impl Drop for Camera {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A source as a rule set would name it.
+pub fn source(key: StreamKey, url: &url::Url, transport: Transport) -> Source {
+    let url = Address::parse(url.as_str(), &["rtsp"]).expect("a camera address");
+    Source { key, url, transport, on_full: None }
 }
 
 /// What a sink was given.

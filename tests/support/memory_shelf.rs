@@ -118,7 +118,8 @@ impl MemoryShelf {
 
     /// Puts a file on the shelf; its place in the queue is its number.
     pub fn put(&self, number: u64, file: MadeUp) -> FileId {
-        let file_id = FileId(number);
+        // The first digits, which are part of the path, tell files apart.
+        let file_id = FileId(number << 32);
         let format = if file.objects.len() > 1 { FileFormat::Hls } else { FileFormat::Mp4 };
         let key = StreamKey::new("cams", "live", "gate 日").expect("valid");
         let object_path = ObjectPath::new(&key, "clip", file_id, format);

@@ -110,8 +110,7 @@ impl Recording {
     pub fn begin(ring: &Arc<Ring>, rules: &Value, key: &str, number: u64) -> Recording {
         let set = RuleSet::parse(rules.to_string().as_bytes()).expect("valid rules");
         let rules = Arc::new(ArcSwap::from_pointee(RuleTable::new([(Layer::Fleet, &set)])));
-        let settings =
-            RecorderSettings { keep_all: false, hls_clip_max_s: 3_600, sample_bytes_max: 1 << 19 };
+        let settings = RecorderSettings::for_slots(ring.identity.slot_bytes, false, 3_600);
         let recorder = Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings);
         let key: StreamKey = key.parse().expect("a key");
         let beginning = Beginning {

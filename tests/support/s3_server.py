@@ -1,9 +1,9 @@
-"""An S3 server for tests: moto behind a gate that checks every signature with botocore, writes
-one JSON line for each request to stdout, and makes faults when told to.
+"""An S3 server for tests: moto behind a gate that checks every signature with botocore, keeps a
+log of requests, and makes faults when told to.
 
-Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET. Prints {"ready": port} when it listens.
+Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET [CERTIFICATE KEY]. Prints {"ready": port} when it listens.
 Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
-{"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads); GET /__object/KEY
+{"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads), {"op": "log"}; GET /__object/KEY
 gives the stored bytes without a signature."""
 
 import datetime
@@ -27,13 +27,17 @@ from werkzeug.test import Client
 PORT, ACCESS_KEY, SECRET_KEY, BUCKET = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 MOTO = DomainDispatcherApplication(create_backend_app)
 INNER = Client(MOTO)
+BACKEND = s3_backends["123456789012"]["aws"]
+SCHEME = "https" if len(sys.argv) > 5 else "http"
 LOCK = threading.Lock()
 FAULTS = []
+LOG = []
 
 
-def say(line):
+def note(request):
+    """Notes a request, always before its answer goes out."""
     with LOCK:
-        print(json.dumps(line), flush=True)
+        LOG.append(request)
 
 
 def error(code, message):
@@ -57,7 +61,7 @@ def signature_error(method, uri, host):
     rest = "&".join(p for p in query.split("&") if not p.startswith("X-Amz-Signature="))
     region = params["X-Amz-Credential"].split("/")[2]
     auth = S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", region)
-    request = AWSRequest(method, f"http://{host}{path}?{rest}", headers={"host": host})
+    request = AWSRequest(method, f"{SCHEME}://{host}{path}?{rest}", headers={"host": host})
     request.context["timestamp"] = stamp
     wanted = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
     return None if hmac.compare_digest(wanted, given) else "SignatureDoesNotMatch"
@@ -96,6 +100,9 @@ def control(environ):
     elif order["op"] == "abort":
         for key, upload in open_uploads():
             INNER.delete(f"/{BUCKET}/{quote(key)}?uploadId={quote(upload)}")
+    elif order["op"] == "log":
+        with LOCK:
+            return json.dumps(LOG).encode()
     elif order["op"] == "uploads":
         return json.dumps(open_uploads()).encode()
     return b"{}"
@@ -105,13 +112,16 @@ def gate(environ, start_response):
     method, uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
     path = uri.partition("?")[0]
     if path == "/__control":
-        start_response("200 OK", [])
-        return [control(environ)]
+        answer = control(environ)
+        start_response("200 OK", [("Content-Length", str(len(answer)))])
+        return [answer]
     if path.startswith("/__object/"):
-        found = s3_backends["123456789012"]["aws"].get_object(
+        found = BACKEND.get_object(
             BUCKET, unquote(path.removeprefix("/__object/")))
-        start_response("200 OK" if found else "404 Not Found", [])
-        return [found.value if found else b""]
+        value = found.value if found else b""
+        length = [("Content-Length", str(len(value)))]
+        start_response("200 OK" if found else "404 Not Found", length)
+        return [value]
     params = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
     part = params.get("partNumber")
     kind_of = "part" if part else "complete" if "uploadId" in params else \
@@ -121,8 +131,8 @@ def gate(environ, start_response):
 
     def answer(status, headers, content):
         key = path.removeprefix(f"/{BUCKET}/")
-        say({"method": method, "key": key, "on": kind_of, "part": part, "bytes": len(body),
-             "declared": environ.get("CONTENT_LENGTH"), "status": int(status.split()[0])})
+        note({"method": method, "key": key, "on": kind_of, "part": part, "bytes": len(body),
+              "declared": environ.get("CONTENT_LENGTH"), "status": int(status.split()[0])})
         start_response(status, headers)
         return [content]
 
@@ -131,6 +141,10 @@ def gate(environ, start_response):
     wrong = signature_error(method, uri, environ["HTTP_HOST"])
     if wrong:
         return answer("403 Forbidden", [], error(wrong, "not signed as it should be"))
+    upload = params.get("uploadId")
+    if upload and upload not in BACKEND.get_bucket(BUCKET).multiparts:
+        # As S3 does it; moto itself fails with 500 here.
+        return answer("404 Not Found", [], error("NoSuchUpload", "no such upload"))
     fault = take_fault(method, part, kind_of)
     if fault == "busy":
         return answer("503 Slow Down", [], error("SlowDown", "please slow down"))
@@ -151,17 +165,18 @@ def gate(environ, start_response):
         headers = [(k, v) for k, v in headers if k.lower() != "etag"]
         headers.append(("ETag", '"00112233445566778899aabbccddeeff"'))
     if fault == "drop-answer":
-        say({"method": method, "key": path, "on": kind_of, "part": part, "bytes": len(body),
-             "status": 0})
+        note({"method": method, "key": path, "on": kind_of, "part": part, "bytes": len(body),
+              "status": 0})
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         start_response("200 OK", [])
         return [b""]
     return answer(got["status"], headers, content)
 
 
-logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 made = INNER.put(f"/{BUCKET}")
 assert made.status_code == 200, made.status
-server = make_server("127.0.0.1", PORT, gate, threaded=True)
-say({"ready": server.server_port})
+tls = tuple(sys.argv[5:7]) or None
+server = make_server("127.0.0.1", PORT, gate, threaded=True, ssl_context=tls)
+print(json.dumps({"ready": server.server_port}), flush=True)
 server.serve_forever()

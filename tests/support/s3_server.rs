@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-use edgerec::delivery::settings::{S3Settings, Secret};
+use edgerec::delivery::settings::S3Settings;
+use edgerec::domain::secret::Secret;
 use serde::Deserialize;
-use tokio::sync::watch;
 
 pub const ACCESS_KEY: &str = "AKIDEXAMPLE";
 pub const SECRET_KEY: &str = "a-secret/with+signs";
@@ -25,13 +25,13 @@ pub struct Seen {
     /// 0 if the answer was dropped.
     pub status: u16,
     /// Length as the client declared it.
+    #[serde(default)]
     pub declared: Option<String>,
 }
 
 pub struct S3Server {
     child: Child,
     pub port: u16,
-    log: watch::Receiver<Vec<Seen>>,
 }
 
 impl S3Server {
@@ -42,14 +42,21 @@ impl S3Server {
 
     /// Starts a server on a port, 0 for any.
     pub async fn start_on(port: u16) -> Self {
-        tokio::task::spawn_blocking(move || Self::launch(port)).await.expect("launched")
+        tokio::task::spawn_blocking(move || Self::launch(port, &[])).await.expect("launched")
     }
 
-    fn launch(port: u16) -> Self {
+    /// Starts a server that speaks TLS with this certificate and key (PEM files).
+    pub async fn start_tls(certificate: PathBuf, key: PathBuf) -> Self {
+        let launch = move || Self::launch(0, &[certificate, key]);
+        tokio::task::spawn_blocking(launch).await.expect("launched")
+    }
+
+    fn launch(port: u16, tls: &[PathBuf]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/s3_server.py");
         let mut child = Command::new(python())
             .arg(script)
             .args([&port.to_string(), ACCESS_KEY, SECRET_KEY, BUCKET])
+            .args(tls)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python starts");
@@ -57,14 +64,7 @@ impl S3Server {
         let first = lines.next().expect("server came up").expect("a line");
         let ready: serde_json::Value = serde_json::from_str(&first).expect("JSON");
         let port = u16::try_from(ready["ready"].as_u64().expect("a port")).expect("a port");
-        let (sender, log) = watch::channel(Vec::new());
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let seen: Seen = serde_json::from_str(&line).expect("a log line");
-                sender.send_modify(|log| log.push(seen));
-            }
-        });
-        S3Server { child, port, log }
+        S3Server { child, port }
     }
 
     /// Settings of a box that delivers to this server.
@@ -73,13 +73,15 @@ impl S3Server {
     }
 
     /// All requests so far.
-    pub fn log(&self) -> Vec<Seen> {
-        self.log.borrow().clone()
+    pub async fn log(&self) -> Vec<Seen> {
+        let log = self.control(&serde_json::json!({"op": "log"})).await;
+        serde_json::from_slice(&log).expect("a log")
     }
 
     /// How often a request of this kind came.
-    pub fn count(&self, method: &str, on: &str) -> usize {
-        self.log().iter().filter(|seen| seen.method == method && seen.on == on).count()
+    pub async fn count(&self, method: &str, on: &str) -> usize {
+        let log = self.log().await;
+        log.iter().filter(|seen| seen.method == method && seen.on == on).count()
     }
 
     /// The next `times` requests of this kind meet a fault.

@@ -3,9 +3,10 @@
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -22,6 +23,8 @@ use crate::media::render::Rendering;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces that wait between rendering and sending; rendering waits when they are this many.
 const CHUNKS_AHEAD: usize = 2;
+/// After the answer to a whole request the reader has nothing left to do but end.
+const READER_END: Duration = Duration::from_secs(5);
 
 /// A request body of known length.
 pub struct RequestBody {
@@ -98,18 +101,35 @@ impl Body for RequestBody {
     }
 }
 
-/// The reading side of a rendered body: ends with the checksums once everything was read.
-pub struct RangeRead(JoinHandle<Result<Checksums, DeliveryError>>);
+/// The reading side of a rendered body.
+pub struct RangeRead {
+    sums: JoinHandle<Option<Checksums>>,
+    /// Set before the request can notice that rendering failed.
+    failure: Arc<Mutex<Option<DeliveryError>>>,
+}
 
 impl RangeRead {
-    /// The checksums with the range taken in.
+    /// What a request gave, and the checksums of what it sent. If rendering failed, that is the
+    /// error: what the request says of it is only a consequence.
     ///
     /// # Errors
-    /// The rendering failed, or the body was dropped before its end (`Cancelled`).
-    pub async fn finish(self) -> Result<Checksums, DeliveryError> {
-        match self.0.await {
-            Ok(result) => result,
-            Err(error) => Err(DeliveryError::Shelf(ShelfError::Failed(Box::new(error)))),
+    /// The request or the rendering failed, or the answer came before the whole body was out.
+    pub async fn with_answer<T>(
+        self,
+        answer: Result<T, DeliveryError>,
+    ) -> Result<(T, Checksums), DeliveryError> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let answer = answer?;
+        // Reading ends with the last piece that the connection took, so at once.
+        match tokio::time::timeout(READER_END, self.sums).await {
+            Ok(Ok(Some(sums))) => Ok((answer, sums)),
+            Ok(Err(error)) => Err(DeliveryError::Shelf(ShelfError::Failed(Box::new(error)))),
+            Ok(Ok(None)) | Err(_) => {
+                Err(DeliveryError::NoSense("an answer before the request was whole".to_owned()))
+            }
         }
     }
 }
@@ -126,22 +146,26 @@ pub fn read_range(
 ) -> (RequestBody, RangeRead) {
     let left = range.end.saturating_sub(range.start);
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || {
+    let failure = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&failure);
+    let sums = tokio::task::spawn_blocking(move || {
         let mut offset = range.start;
         while offset < range.end {
             let len = (range.end - offset).min(CHUNK_BYTES as u64);
             let mut buf = vec![0; usize::try_from(len).expect("at most a chunk")];
             if let Err(error) = rendering.read_at(object, offset, &mut buf) {
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(DeliveryError::Render(error));
                 // The request must break off: the store must not take what came so far.
                 let _ = sender.blocking_send(Err(io::Error::other("rendering failed")));
-                return Err(DeliveryError::Render(error));
+                return None;
             }
             sums.update(&buf);
-            sender.blocking_send(Ok(buf.into())).map_err(|_| DeliveryError::Cancelled)?;
+            sender.blocking_send(Ok(buf.into())).ok()?;
             offset += len;
         }
-        Ok(sums)
+        Some(sums)
     });
     let source = Source::Rendered { chunks, meter };
-    (RequestBody { source, left, taken: Arc::default() }, RangeRead(reader))
+    (RequestBody { source, left, taken: Arc::default() }, RangeRead { sums, failure })
 }

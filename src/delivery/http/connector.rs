@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection as PooledConnect
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use crate::delivery::error::DeliveryError;
@@ -23,12 +24,13 @@ use crate::platform::net::{Connection, Net};
 pub(super) struct NetConnector {
     net: Arc<dyn Net>,
     limit: Duration,
+    stall: Duration,
 }
 
 impl NetConnector {
-    /// Connections must stand within `limit`.
-    pub(super) fn new(net: Arc<dyn Net>, limit: Duration) -> Self {
-        NetConnector { net, limit }
+    /// Connections must stand within `limit`; one that takes no byte for `stall` breaks.
+    pub(super) fn new(net: Arc<dyn Net>, limit: Duration, stall: Duration) -> Self {
+        NetConnector { net, limit, stall }
     }
 }
 
@@ -42,7 +44,7 @@ impl Service<Uri> for NetConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (net, limit) = (Arc::clone(&self.net), self.limit);
+        let (net, limit, stall) = (Arc::clone(&self.net), self.limit, self.stall);
         Box::pin(async move {
             let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -51,13 +53,44 @@ impl Service<Uri> for NetConnector {
             let connection = tokio::time::timeout(limit, net.connect(host, port))
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
-            Ok(NetStream(TokioIo::new(connection)))
+            Ok(NetStream { io: TokioIo::new(connection), stall, waiting: None })
         })
     }
 }
 
 /// A connection as hyper wants it.
-pub(super) struct NetStream(TokioIo<Box<dyn Connection>>);
+///
+/// A request that was given up leaves its connection to hyper, which first tries to send what it
+/// still holds: a peer that takes nothing would keep connection and body for ever. So a write
+/// that waits too long breaks the connection.
+pub(super) struct NetStream {
+    io: TokioIo<Box<dyn Connection>>,
+    stall: Duration,
+    /// Runs while a write waits for the peer.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl NetStream {
+    /// Passes the outcome of a write on, unless it has been waited for too long.
+    fn or_stalled<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.waiting = None;
+            return outcome;
+        }
+        let stall = self.stall;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        match waiting.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "peer takes no data")))
+            }
+        }
+    }
+}
 
 impl PooledConnection for NetStream {
     fn connected(&self) -> Connected {
@@ -71,7 +104,7 @@ impl Read for NetStream {
         context: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buf)
+        Pin::new(&mut self.io).poll_read(context, buf)
     }
 }
 
@@ -81,15 +114,17 @@ impl Write for NetStream {
         context: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buf)
+        let outcome = Pin::new(&mut self.io).poll_write(context, buf);
+        self.or_stalled(outcome, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        let outcome = Pin::new(&mut self.io).poll_flush(context);
+        self.or_stalled(outcome, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
 

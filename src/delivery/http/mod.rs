@@ -78,7 +78,7 @@ impl HttpClient {
             .with_tls_config(tls_config(extra_roots)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(NetConnector::new(net, limits.connect));
+            .wrap_connector(NetConnector::new(net, limits.connect, limits.window));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -145,16 +145,33 @@ impl HttpClient {
     /// # Errors
     /// The connection broke, is too slow, or the text is longer than 64 KiB.
     pub async fn text(&self, response: Response<Incoming>) -> Result<String, DeliveryError> {
-        let mut text = Vec::new();
-        self.drain(response, |bytes| {
-            text.extend_from_slice(bytes);
-            if text.len() > TEXT_BYTES_MAX {
-                return Err(DeliveryError::NoSense(format!("longer than {TEXT_BYTES_MAX} bytes")));
+        self.text_within(response, self.limits.answer).await
+    }
+
+    /// As [`text`](Self::text), with another time for the whole text.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    pub async fn text_within(
+        &self,
+        response: Response<Incoming>,
+        limit: Duration,
+    ) -> Result<String, DeliveryError> {
+        let mut body = response.into_body();
+        let read = async {
+            let mut text = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| DeliveryError::Unreachable(innermost(error)))?;
+                text.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..]));
+                if text.len() > TEXT_BYTES_MAX {
+                    let what = format!("longer than {TEXT_BYTES_MAX} bytes");
+                    return Err(DeliveryError::NoSense(what));
+                }
             }
-            Ok(())
-        })
-        .await?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        };
+        let too_slow = DeliveryError::TooSlow { what: "no end of the answer", waited: limit };
+        timeout(limit, read).await.unwrap_or(Err(too_slow))
     }
 
     /// Hands the body of an answer to `take`, piece by piece.

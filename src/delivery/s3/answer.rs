@@ -21,7 +21,10 @@ pub(super) fn element(xml: &str, tag: &str) -> Option<String> {
         if name != tag {
             continue;
         }
-        let body = &after[after.find('>')? + 1..];
+        let (tag_end, body) = after.split_once('>')?;
+        if tag_end.ends_with('/') {
+            return None;
+        }
         let text = &body[..body.find('<')?];
         return body[text.len()..].starts_with("</").then(|| unescape(text.trim()));
     }

@@ -21,7 +21,7 @@ use self::signer::Signer;
 use self::store::Store;
 use crate::delivery::checksum::Checksums;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::http::{HttpClient, HttpLimits, RangeRead, read_range};
+use crate::delivery::http::{HttpClient, HttpLimits, read_range};
 use crate::delivery::progress::Progress;
 use crate::delivery::settings::S3Settings;
 use crate::delivery::shelf::Receipt;
@@ -119,7 +119,7 @@ impl S3Target {
         let meter = Arc::clone(&job.meter);
         let (body, read) = read_range(Arc::clone(&job.rendering), at.index, 0..at.len, sums, meter);
         let sent = self.store.put(&at.key, at.content_type, body).await;
-        let (etag, mut sums) = both(sent, read).await?;
+        let (etag, mut sums) = read.with_answer(sent).await?;
         if !etag_is(&etag, &sums.take_body_md5()) {
             self.compare_read_back(at, &sums).await?;
         }
@@ -148,21 +148,5 @@ impl Target for S3Target {
 
     fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
         Box::pin(self.deliver_file(job))
-    }
-}
-
-/// What a request gave and the checksums of what it sent. If rendering failed, that is the error:
-/// what the request says of it is only a consequence.
-async fn both<T>(
-    sent: Result<T, DeliveryError>,
-    read: RangeRead,
-) -> Result<(T, Checksums), DeliveryError> {
-    match (sent, read.finish().await) {
-        (Ok(answer), Ok(sums)) => Ok((answer, sums)),
-        (Err(error), Ok(_) | Err(DeliveryError::Cancelled)) => Err(error),
-        (Ok(_), Err(DeliveryError::Cancelled)) => {
-            Err(DeliveryError::NoSense("an answer before the request was whole".to_owned()))
-        }
-        (_, Err(error)) => Err(error),
     }
 }

@@ -13,7 +13,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::http::read_range;
 use crate::delivery::progress::{MultipartProgress, Progress};
 use crate::delivery::s3::answer::{etag_is, upload_is_gone};
-use crate::delivery::s3::{ObjectAt, S3Target, both};
+use crate::delivery::s3::{ObjectAt, S3Target};
 use crate::delivery::target::Job;
 
 /// Bytes of a part, unless that makes too many.
@@ -164,7 +164,7 @@ impl S3Target {
             let (body, read) =
                 read_range(rendering, at.index, range.clone(), before.clone(), meter);
             let sent = self.store.put_part(&at.key, &state.upload_id, number, body).await;
-            let (etag, mut sums) = both(sent, read).await?;
+            let (etag, mut sums) = read.with_answer(sent).await?;
             let md5 = sums.take_body_md5();
             if !state.etags_opaque && !etag_is(&etag, &md5) {
                 if !second_try {

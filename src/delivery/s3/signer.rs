@@ -99,8 +99,8 @@ mod tests {
     use rusty_s3::actions::UploadPart;
 
     use super::*;
-    use crate::delivery::settings::Secret;
     use crate::domain::ids::BootId;
+    use crate::domain::secret::Secret;
     use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
 
     struct FixedClock(i64);

@@ -101,7 +101,8 @@ impl Store {
         let request = request(Method::POST, &url, None, RequestBody::whole(action.body()))?;
         let answer = self.http.send_within(request, COMPLETE_ANSWER).await?;
         let answer = self.accept(answer).await?;
-        let text = self.http.text(answer).await?;
+        // Some stores send blanks while they are at it.
+        let text = self.http.text_within(answer, COMPLETE_ANSWER).await?;
         if has_element(&text, "CompleteMultipartUploadResult") && !has_element(&text, "Error") {
             return Ok(());
         }

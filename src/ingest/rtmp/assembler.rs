@@ -308,3 +308,214 @@ fn video_shape(info: Result<VideoInfo, CodecError>) -> Shape {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    const AVC: &[u8] = include_bytes!("../../../tests/data/codec/x264-high.avcc");
+
+    /// What the sink was told, in short: `tracks h264+aac`, `1@40/80` (track, dts, pts) …
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<String>>>);
+
+    impl Told {
+        fn push(&self, what: String) {
+            self.0.lock().expect("no panic inside").push(what);
+        }
+
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().expect("no panic inside"))
+        }
+    }
+
+    impl StreamSink for Told {
+        fn cancelled(&self) -> CancellationToken {
+            CancellationToken::new()
+        }
+
+        fn tracks(&mut self, tracks: &[Track], left_out: &[String]) {
+            let names: Vec<_> = tracks.iter().map(|track| track.codec.name()).collect();
+            let left_out: String = left_out.iter().map(|name| format!(" without {name}")).collect();
+            self.push(format!("tracks {}{left_out}", names.join("+")));
+        }
+
+        fn script_data(&mut self, _: Bytes) {
+            self.push("script".to_owned());
+        }
+
+        fn sample(&mut self, sample: Sample) {
+            self.push(format!("{}@{}/{}", sample.track.0, sample.dts, sample.pts));
+        }
+
+        fn end(self: Box<Self>, cause: EndCause) {
+            self.push(cause.to_string());
+        }
+    }
+
+    /// An assembler and what is sent to it.
+    struct Bench {
+        assembler: Assembler,
+        told: Told,
+        now: BootTime,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let told = Told::default();
+            let assembler = Assembler::new(Box::new(told.clone()));
+            Bench { assembler, told, now: BootTime(5_000) }
+        }
+
+        fn video(&mut self, time_ms: u32, body: &[u8]) {
+            let body = Bytes::copy_from_slice(body);
+            self.assembler.video(time_ms, &body, self.now).expect("well formed");
+        }
+
+        fn audio(&mut self, time_ms: u32, body: &[u8]) {
+            let body = Bytes::copy_from_slice(body);
+            self.assembler.audio(time_ms, &body, self.now).expect("well formed");
+        }
+
+        fn avc_config(&mut self) {
+            self.video(0, &[b"\x17\0\0\0\0", AVC].concat());
+        }
+
+        fn frame(&mut self, time_ms: u32) {
+            self.video(time_ms, b"\x17\x01\0\0\x28frame");
+        }
+
+        fn metadata(&mut self, field: &str) {
+            let field = [&[0, field.len() as u8], field.as_bytes()].concat();
+            let body = [&b"\x02\0\x0aonMetaData\x03"[..], &field, b"\x05\0\0\x09"].concat();
+            self.assembler.script_data(body.into());
+        }
+    }
+
+    #[test]
+    fn both_kinds_are_announced_before_anything_held() {
+        let mut bench = Bench::new();
+        bench.avc_config();
+        bench.frame(0);
+        bench.frame(40);
+        assert!(bench.told.take().is_empty(), "the other kind may still come");
+        bench.audio(10, b"\xaf\0\x12\x10");
+        bench.audio(10, b"\xaf\x01frame");
+        let told = bench.told.take();
+        assert_eq!(told, ["tracks h264+aac", "1@0/40", "1@40/80", "2@10/10"]);
+    }
+
+    #[test]
+    fn metadata_that_names_one_kind_ends_the_waiting() {
+        let mut bench = Bench::new();
+        bench.metadata("videocodecid");
+        bench.avc_config();
+        bench.frame(0);
+        assert_eq!(bench.told.take(), ["script", "tracks h264", "1@0/40"]);
+        // What it did not name comes all the same.
+        bench.audio(10, b"\x72frame");
+        assert_eq!(bench.told.take(), ["tracks h264+pcm_alaw", "2@10/10"]);
+    }
+
+    #[test]
+    fn waiting_ends_after_a_second_of_media_of_arrival_or_too_much() {
+        let mut bench = Bench::new();
+        bench.avc_config();
+        bench.frame(100);
+        bench.frame(1_100);
+        assert!(bench.told.take().is_empty());
+        bench.frame(1_101);
+        assert_eq!(bench.told.take().len(), 4);
+
+        let mut bench = Bench::new();
+        bench.avc_config();
+        bench.frame(0);
+        assert_eq!(bench.assembler.held_until(), Some(BootTime(6_000)));
+        bench.assembler.tick(BootTime(5_999));
+        assert!(bench.told.take().is_empty());
+        bench.assembler.tick(BootTime(6_000));
+        assert_eq!(bench.told.take(), ["tracks h264", "1@0/40"]);
+        assert_eq!(bench.assembler.held_until(), None);
+
+        let mut bench = Bench::new();
+        bench.avc_config();
+        for _ in 0..HOLD_BYTES_MAX / HELD_SAMPLE_BYTES {
+            bench.frame(0);
+        }
+        assert!(!bench.told.take().is_empty(), "many small samples are bounded too");
+    }
+
+    #[test]
+    fn a_short_stream_is_handed_on_at_its_end() {
+        let mut bench = Bench::new();
+        bench.avc_config();
+        bench.frame(0);
+        let Bench { assembler, told, .. } = bench;
+        assembler.end(EndCause::Finished);
+        assert_eq!(told.take(), ["tracks h264", "1@0/40", "finished"]);
+    }
+
+    #[test]
+    fn a_new_configuration_is_announced_before_its_samples() {
+        let mut bench = Bench::new();
+        bench.audio(0, b"\xaf\0\x12\x10");
+        bench.audio(0, b"\xaf\x01a");
+        bench.audio(23, b"\xaf\0\x11\x90");
+        assert_eq!(bench.told.take(), ["tracks aac", "2@0/0"], "what was held is of the old one");
+        bench.audio(23, b"\xaf\0\x11\x90");
+        bench.audio(23, b"\xaf\x01b");
+        bench.audio(46, b"\xaf\0\x11\x90");
+        bench.audio(46, b"\xaf\x01c");
+        assert_eq!(bench.told.take(), ["tracks aac", "2@23/23", "2@46/46"]);
+        bench.audio(69, b"\x82d");
+        assert_eq!(bench.told.take(), ["tracks pcm_mulaw", "2@69/69"]);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_named_once() {
+        let mut bench = Bench::new();
+        bench.metadata("videocodecid");
+        bench.audio(0, b"\x2fmp3");
+        bench.audio(26, b"\x2fmp3");
+        bench.avc_config();
+        bench.frame(0);
+        assert_eq!(bench.told.take(), ["script", "tracks h264 without audio mp3", "1@0/40"]);
+        bench.audio(50, b"\x90Opus\x01");
+        let both = "tracks h264 without audio mp3 without audio Opus";
+        assert_eq!(bench.told.take(), [both]);
+    }
+
+    #[test]
+    fn frames_without_configuration_do_not_pass_and_cost_no_waiting() {
+        let mut bench = Bench::new();
+        bench.frame(0);
+        assert_eq!(bench.assembler.held_until(), None, "there is nothing to announce");
+        bench.avc_config();
+        bench.video(40, b"\x1c\x01\0\0\0another codec");
+        bench.frame(80);
+        bench.assembler.tick(BootTime(6_000));
+        assert_eq!(bench.told.take(), ["tracks h264", "1@80/120"]);
+    }
+
+    #[test]
+    fn time_wraps_for_both_tracks_alike() {
+        let mut bench = Bench::new();
+        bench.avc_config();
+        bench.frame(u32::MAX - 19);
+        // Audio comes for the first time after the wrap, and lies 30 ms behind, not 49 days before.
+        bench.audio(10, b"\x72a");
+        bench.frame(20);
+        let wrap = 1i64 << 32;
+        let expected = [
+            "tracks h264+pcm_alaw".to_owned(),
+            format!("1@{}/{}", wrap - 20, wrap + 20),
+            format!("2@{0}/{0}", wrap + 10),
+            format!("1@{}/{}", wrap + 20, wrap + 60),
+        ];
+        assert_eq!(bench.told.take(), expected);
+    }
+}

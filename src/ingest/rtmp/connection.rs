@@ -18,17 +18,26 @@ use crate::ingest::rtmp::assembler::Assembler;
 use crate::ingest::rtmp::{BEFORE_PUBLISH_MAX, Context};
 use crate::platform::net;
 use crate::platform::random::random_u64;
+use crate::wire::rtmp::amf0::{VALUES_MAX, Value};
 use crate::wire::rtmp::receive_buffer::ReceiveBuffer;
 use crate::wire::rtmp::server::{ServerEvent, ServerSession};
 use crate::wire::rtmp::url::PublishUrl;
-use crate::wire::rtmp::{OUTPUT_BYTES_MAX, RtmpError};
+use crate::wire::rtmp::{MESSAGE_BYTES_BEFORE_PUBLISH, OUTPUT_BYTES_MAX, RtmpError};
 
 /// Room between the socket and the session, before and after the publish is accepted.
-const BUFFER_BYTES_BEFORE_PUBLISH: usize = 16 << 10;
+const BUFFER_BYTES_BEFORE_PUBLISH: usize = 8 << 10;
 const BUFFER_BYTES_PUBLISHING: usize = 64 << 10;
 /// A publisher that was told why it is closed has so long, and so many bytes, to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES_MAX: usize = 1 << 20;
+/// What a stranger can make a connection hold: the buffer; a message, its texts, and the two of
+/// them that are kept; its values (twice, as lists grow by doubling); replies here and in the
+/// session.
+const BYTES_BEFORE_PUBLISH: usize = BUFFER_BYTES_BEFORE_PUBLISH
+    + 3 * MESSAGE_BYTES_BEFORE_PUBLISH
+    + 2 * VALUES_MAX * size_of::<(String, Value)>()
+    + 2 * OUTPUT_BYTES_MAX;
+const _: () = assert!(BYTES_BEFORE_PUBLISH <= 64 << 10);
 const SILENT_MAX: Duration = Duration::from_millis(PUBLISHER_SILENT_MS);
 
 /// A publish that was accepted. Fields drop in this order: the stream has ended when its key is
@@ -339,5 +348,139 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{self, Poll};
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::domain::sample::{Sample, Track};
+    use crate::ingest::admission::Admission;
+    use crate::ingest::intake::{Intake, StreamSink};
+    use crate::ingest::rtmp::AnyPublisher;
+    use crate::platform::clock::SystemClock;
+    use crate::wire::rtmp::chunk_writer::{ChunkWriter, Place};
+    use crate::wire::rtmp::command::command_body;
+    use crate::wire::rtmp::message;
+
+    /// A peer that has sent all it will send, and reads nothing any more.
+    struct GonePeer {
+        sent: io::Cursor<Vec<u8>>,
+    }
+
+    impl AsyncRead for GonePeer {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut task::Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            // In pieces, so that writing has its turns.
+            let mut piece = [0; 700];
+            let mut piece = ReadBuf::new(&mut piece);
+            let read = Pin::new(&mut self.sent).poll_read(context, &mut piece);
+            buf.put_slice(piece.filled());
+            read
+        }
+    }
+
+    impl AsyncWrite for GonePeer {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Default)]
+    struct Counted {
+        samples: usize,
+        end: Option<EndCause>,
+    }
+
+    #[derive(Clone, Default)]
+    struct Counter(Arc<Mutex<Counted>>);
+
+    impl Intake for Counter {
+        fn admit(&self, _: &Arrival) -> Result<Box<dyn StreamSink>, Refusal> {
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl StreamSink for Counter {
+        fn cancelled(&self) -> CancellationToken {
+            CancellationToken::new()
+        }
+
+        fn tracks(&mut self, _: &[Track], _: &[String]) {}
+
+        fn script_data(&mut self, _: Bytes) {}
+
+        fn sample(&mut self, _: Sample) {
+            self.0.lock().expect("no panic inside").samples += 1;
+        }
+
+        fn end(self: Box<Self>, cause: EndCause) {
+            self.0.lock().expect("no panic inside").end = Some(cause);
+        }
+    }
+
+    /// Everything a publisher of `frames` G.711 frames sends if it never listens.
+    fn deaf_publisher(frames: u32) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        out.extend_from_slice(&[3]);
+        out.extend_from_slice(&[0; 2 * 1536]);
+        let mut writer = ChunkWriter::default();
+        let place = |kind, chunk_stream| Place { chunk_stream, kind, stream_id: 1 };
+        let object =
+            Value::object([("app", Value::text("live")), ("tcUrl", Value::text("rtmp://h/live"))]);
+        let name = [Value::Null, Value::text("s")];
+        for body in [command_body("connect", 1.0, &[object]), command_body("publish", 2.0, &name)] {
+            writer.write(&mut out, place(message::COMMAND_AMF0, 3), 0, [&body, &[]]);
+        }
+        for number in 0..frames {
+            let body: [&[u8]; 2] = [b"\x72", &[1; 160]];
+            writer.write(&mut out, place(message::AUDIO, 4), number * 20, body);
+        }
+        out.to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hears_nothing_any_more_is_read_to_the_end() {
+        let counter = Counter::default();
+        let clock = Arc::new(SystemClock::new());
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().expect("one");
+        let context = Arc::new(Context {
+            clock: clock.clone(),
+            intake: Arc::new(counter.clone()),
+            admission: Admission::new(clock),
+            check: Arc::new(AnyPublisher),
+            before_publish: permits,
+            shutdown: CancellationToken::new(),
+        });
+        let peer = GonePeer { sent: io::Cursor::new(deaf_publisher(500)) };
+        let addr = ([127, 0, 0, 1], 1).into();
+        Connection::new(context, Box::new(peer), addr, permit).run().await;
+        let counted = counter.0.lock().expect("no panic inside");
+        assert_eq!(counted.samples, 500);
+        assert!(matches!(counted.end, Some(EndCause::Disconnected(_))));
     }
 }

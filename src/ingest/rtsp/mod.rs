@@ -8,7 +8,6 @@ mod assembly;
 mod fault;
 mod offer;
 mod session;
-mod source;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,8 +19,8 @@ use tracing::Instrument;
 
 use self::fault::Fault;
 use self::session::{Outcome, Ports};
-pub use self::source::{Source, SourceError, Transport};
 use crate::domain::backoff::Backoff;
+use crate::domain::source::Source;
 use crate::ingest::admission::Admission;
 use crate::ingest::intake::Intake;
 use crate::platform::clock::Clock;
@@ -34,7 +33,7 @@ const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A stream that lasted this long was a success: the next delay is a first one.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Pulls a camera until `shutdown`: returns only then, after TEARDOWN was said. While somebody
+/// Pulls a camera (of its source, `on_full` is not looked at) until `shutdown`: returns only then, after TEARDOWN was said. While somebody
 /// else delivers the same stream key, the camera is let go and tried again later.
 pub async fn pull(
     source: Source,
@@ -43,7 +42,7 @@ pub async fn pull(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) {
-    let span = tracing::info_span!("camera", stream = %source.key(), peer = source.peer());
+    let span = tracing::info_span!("camera", stream = %source.key, peer = session::peer(&source));
     let ports = Ports { intake, admission, clock };
     pull_for_ever(&source, &ports, &shutdown).instrument(span).await;
 }

@@ -3,6 +3,10 @@
 //!
 //! The stream is offered to the intake when its first tracks are known, not before: a camera that
 //! is off makes no sessions. Redirects are not followed (the library takes them for failures).
+//!
+//! Known gap: the library (retina 0.4.21) limits neither the size of an RTSP answer nor that of an
+//! access unit, and opens its own connections, so a hostile camera can make the box buffer what it
+//! sends within [`ANSWER_TIMEOUT`] or [`SILENCE_MAX`]. To be closed inside the library.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use retina::client::{
-    Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup, SessionOptions,
-    SetupOptions, TcpTransportOptions, Transport as RtpTransport, UdpTransportOptions,
+    Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
+    SessionOptions, SetupOptions, TcpTransportOptions, Transport as RtpTransport,
+    UdpTransportOptions,
 };
 use retina::codec::{CodecItem, FrameFormat};
 use retina::rtcp::ReceivedCompoundPacket;
@@ -21,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use super::assembly::{Assembly, Frame, Output};
 use super::fault::{Fault, Stage};
 use super::offer::{self, Wanted};
-use super::source::{Source, Transport};
 use crate::domain::limits::PUBLISHER_SILENT_MS;
 use crate::domain::origin::SenderReport;
 use crate::domain::sample::Codec;
+use crate::domain::source::{Source, Transport};
 use crate::ingest::admission::{Admission, LiveKey};
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, StreamSink};
 use crate::media::codec::nal;
@@ -38,6 +43,8 @@ const SILENCE_MAX: Duration = Duration::from_millis(PUBLISHER_SILENT_MS);
 const GOODBYE_GRACE: Duration = Duration::from_millis(500);
 /// Longest wait for the answer to TEARDOWN.
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Port where the address names none.
+const RTSP_PORT: u16 = 554;
 /// RTCP packet type of a goodbye (RFC 3550, 6.6).
 const RTCP_BYE: u8 = 203;
 /// Bytes of the length before each NAL unit, see [`FrameFormat::MP4`].
@@ -76,6 +83,11 @@ pub(super) async fn run(source: &Source, ports: &Ports, shutdown: &CancellationT
     outcome
 }
 
+/// Host and port of a camera, for logs and events: the rest of its address may be secret.
+pub(super) fn peer(source: &Source) -> String {
+    format!("{}:{}", source.url.host(), source.url.port().unwrap_or(RTSP_PORT))
+}
+
 /// What pulling needs of the box.
 pub(super) struct Ports {
     /// Takes the streams.
@@ -104,10 +116,10 @@ impl Taken<'_> {
                 Some(sink) => sink,
                 None => {
                     let arrival = Arrival {
-                        key: self.source.key().clone(),
+                        key: self.source.key.clone(),
                         protocol: Protocol::Rtsp,
                         query: String::new(),
-                        peer: self.source.peer(),
+                        peer: peer(self.source),
                     };
                     let sink = self.intake.admit(&arrival).map_err(Fault::Refused)?;
                     tracing::info!("camera delivers");
@@ -134,7 +146,7 @@ async fn pull_once(
     let opened = async {
         let media = open(taken.source, group).await?;
         // Only a camera that answers takes the key; one that is off must not keep others out.
-        let live = ports.admission.admit(taken.source.key()).await.map_err(Fault::Refused)?;
+        let live = ports.admission.admit(&taken.source.key).await.map_err(Fault::Refused)?;
         Ok((media, live))
     };
     let ((media, wanted, left_out), live) = tokio::select! {
@@ -172,14 +184,18 @@ async fn open(
     source: &Source,
     group: &Arc<SessionGroup>,
 ) -> Result<(Demuxed, Vec<Wanted>, Vec<String>), Fault> {
+    let credentials = source.url.credentials();
     let options = SessionOptions::default()
-        .creds(source.credentials())
+        .creds(credentials.map(|(username, password)| Credentials {
+            username,
+            password: password.expose().to_owned(),
+        }))
         .user_agent("edgerec".to_owned())
         .session_group(group.clone());
-    let describe = Session::describe(source.url().clone(), options);
+    let describe = Session::describe(source.url.without_credentials(), options);
     let mut session = answer(Stage::Describe, describe).await?;
     let (wanted, mut left_out) = offer::choose(session.streams());
-    let wanted = set_up(&mut session, source.transport(), wanted, &mut left_out).await?;
+    let wanted = set_up(&mut session, source.transport, wanted, &mut left_out).await?;
     // Jumps are allowed (B-frames jump), and a camera need not tell a zero of time.
     let play = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
     let playing = answer(Stage::Play, session.play(play)).await?;

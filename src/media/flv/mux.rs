@@ -3,6 +3,7 @@
 //! References: Adobe FLV 10.1 annex E; Enhanced RTMP (veovera) for H.265.
 
 use crate::domain::sample::{Codec, Shape, Track};
+use crate::media::flv::tag::{BodyHead, HevcForm, audio_frame_head, video_frame_head};
 
 /// The file header and the first back pointer.
 pub const FILE_HEADER_BYTES: usize = 13;
@@ -12,8 +13,8 @@ pub const TAG_HEADER_BYTES: usize = 11;
 pub const BACK_POINTER_BYTES: usize = 4;
 /// Longest tag body: the length field has 24 bits.
 pub const BODY_BYTES_MAX: u64 = 0x00ff_ffff;
-/// Longest header of a media body, see [`body_header`].
-pub const BODY_HEADER_BYTES_MAX: usize = 8;
+/// Longest head of a media body, see [`sample_head`].
+pub const BODY_HEAD_BYTES_MAX: usize = 8;
 
 /// Tag types.
 pub const TAG_AUDIO: u8 = 8;
@@ -21,20 +22,6 @@ pub const TAG_AUDIO: u8 = 8;
 pub const TAG_VIDEO: u8 = 9;
 /// See [`TAG_AUDIO`].
 pub const TAG_SCRIPT: u8 = 18;
-
-/// What a media body carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packet {
-    /// The codec configuration.
-    Config,
-    /// A sample.
-    Sample {
-        /// Decoding can start here.
-        key: bool,
-        /// pts minus dts in milliseconds.
-        composition_ms: i64,
-    },
-}
 
 /// The first bytes of a file.
 #[must_use]
@@ -75,39 +62,17 @@ pub fn tag_type(track: &Track) -> u8 {
     if track.is_video() { TAG_VIDEO } else { TAG_AUDIO }
 }
 
-/// The bytes before the coded ones in a media body, and how many they are. The count depends on
-/// the codec only.
+/// What stands before a sample's bytes in the body of its tag. Its length depends on the codec and
+/// on whether the composition time is zero.
 #[must_use]
-pub fn body_header(track: &Track, packet: Packet) -> ([u8; BODY_HEADER_BYTES_MAX], usize) {
-    let (is_sample, key, composition_ms) = match packet {
-        Packet::Config => (0, true, 0),
-        Packet::Sample { key, composition_ms } => (1, key, composition_ms),
-    };
-    let frame_type = if key { 0x10 } else { 0x20 };
-    let composition = composition_ms.clamp(-0x80_0000, 0x7f_ffff) as i32;
-    let [_, c2, c1, c0] = composition.to_be_bytes();
-    match track.codec {
-        Codec::H264 => ([frame_type | 7, is_sample, c2, c1, c0, 0, 0, 0], 5),
-        Codec::H265 => {
-            let header = [0x80 | frame_type | is_sample, b'h', b'v', b'c', b'1', c2, c1, c0];
-            // The configuration has no composition time.
-            (header, if is_sample == 1 { 8 } else { 5 })
+pub fn sample_head(track: &Track, key: bool, composition_ms: i64) -> BodyHead {
+    match track.shape {
+        Shape::Video { .. } => {
+            let bounded = composition_ms.clamp(-0x80_0000, 0x7f_ffff) as i32;
+            video_frame_head(track.codec, HevcForm::Enhanced, key, bounded)
         }
-        // AAC is always said to be 44 kHz stereo; the configuration tells the truth.
-        Codec::Aac => ([0xaf, is_sample, 0, 0, 0, 0, 0, 0], 2),
-        Codec::PcmAlaw => ([0x72 | stereo_bit(track), 0, 0, 0, 0, 0, 0, 0], 1),
-        Codec::PcmUlaw => ([0x82 | stereo_bit(track), 0, 0, 0, 0, 0, 0, 0], 1),
+        Shape::Audio { channels, .. } => audio_frame_head(track.codec, channels),
     }
-}
-
-fn stereo_bit(track: &Track) -> u8 {
-    matches!(track.shape, Shape::Audio { channels: 2, .. }).into()
-}
-
-/// Whether the configuration goes ahead of the samples in a tag of its own.
-#[must_use]
-pub fn has_config_tag(track: &Track) -> bool {
-    matches!(track.codec, Codec::H264 | Codec::H265 | Codec::Aac)
 }
 
 /// Appends a whole tag.
@@ -155,4 +120,40 @@ pub fn minimal_script_data<'a>(tracks: impl Iterator<Item = &'a Track>) -> Vec<u
     }
     out.extend_from_slice(&[0, 0, 9]);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::sample::TrackId;
+
+    fn track(codec: Codec, shape: Shape) -> Track {
+        Track { id: TrackId(1), codec, timescale: 1_000, config: Bytes::new(), shape }
+    }
+
+    #[test]
+    fn hevc_is_enhanced_and_composition_is_bounded() {
+        let picture = Shape::Video { width: 640, height: 360 };
+        let hevc = sample_head(&track(Codec::H265, picture), false, -1);
+        assert_eq!(hevc[..], [0xa1, b'h', b'v', b'c', b'1', 255, 255, 255]);
+        let avc = sample_head(&track(Codec::H264, picture), false, 1 << 40);
+        assert_eq!(avc[..], [0x27, 1, 0x7f, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn time_is_written_modulo_32_bits_with_its_high_byte_last() {
+        let header = tag_header(TAG_VIDEO, 0x01_0203, (7 << 32) + 0x1122_3344);
+        assert_eq!(header, [9, 1, 2, 3, 0x22, 0x33, 0x44, 0x11, 0, 0, 0]);
+        assert_eq!(back_pointer(5), [0, 0, 0, 16]);
+    }
+
+    #[test]
+    fn wideband_g711_has_no_form_in_flv() {
+        let g711 =
+            |sample_rate, channels| track(Codec::PcmAlaw, Shape::Audio { sample_rate, channels });
+        assert!(can_hold(&g711(8_000, 1)) && can_hold(&g711(8_000, 2)));
+        assert!(!can_hold(&g711(16_000, 1)) && !can_hold(&g711(8_000, 3)));
+    }
 }

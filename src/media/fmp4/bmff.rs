@@ -42,6 +42,9 @@ pub fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+/// A box without its header.
+pub type KindAndBody<'a> = ([u8; 4], &'a [u8]);
+
 /// Reads fields from the front of a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
@@ -107,7 +110,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The box does not fit the bytes left.
-    pub fn next_box(&mut self) -> Result<Option<([u8; 4], &'a [u8])>, Fmp4Error> {
+    pub fn next_box(&mut self) -> Result<Option<KindAndBody<'a>>, Fmp4Error> {
         if self.bytes.is_empty() {
             return Ok(None);
         }

@@ -47,7 +47,7 @@ impl Cutter {
                     fragment.starts_with_key == Some(true) || !(open.has_video || has_video);
                 let due = at_key && elapsed_us >= SEGMENT_TARGET_US || elapsed_us >= SEGMENT_MAX_US;
                 if !due && !fragment.breaks {
-                    open.end_us = fragment.end_us;
+                    open.end_us = open.end_us.max(fragment.end_us);
                     open.has_video |= has_video;
                     return None;
                 }

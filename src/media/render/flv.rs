@@ -11,10 +11,11 @@ use crate::domain::limits::SAMPLE_BYTES_MAX;
 use crate::domain::sample::Track;
 use crate::media::clip::ClipSource;
 use crate::media::flv::mux::{
-    BACK_POINTER_BYTES, BODY_BYTES_MAX, BODY_HEADER_BYTES_MAX, Packet, TAG_HEADER_BYTES,
-    TAG_SCRIPT, back_pointer, body_header, can_hold, file_header, has_config_tag,
-    minimal_script_data, tag_header, tag_type, write_tag,
+    BACK_POINTER_BYTES, BODY_BYTES_MAX, BODY_HEAD_BYTES_MAX, TAG_HEADER_BYTES, TAG_SCRIPT,
+    back_pointer, can_hold, file_header, minimal_script_data, sample_head, tag_header, tag_type,
+    write_tag,
 };
+use crate::media::flv::tag::{HevcForm, config_head};
 use crate::media::fmp4::Moof;
 use crate::media::render::merge::{Taken, merged};
 use crate::media::render::program::{Programs, dropped, push_once};
@@ -26,7 +27,7 @@ use crate::media::render::{Object, RenderError, Rendering};
 /// Ticks a second of FLV.
 const TIMESCALE: u32 = 1_000;
 
-const _: () = assert!((SAMPLE_BYTES_MAX + BODY_HEADER_BYTES_MAX) as u64 <= BODY_BYTES_MAX);
+const _: () = assert!((SAMPLE_BYTES_MAX + BODY_HEAD_BYTES_MAX) as u64 <= BODY_BYTES_MAX);
 
 /// A clip as FLV.
 pub struct FlvRendering {
@@ -117,9 +118,10 @@ impl FlvLayout {
             out.extend_from_slice(&file_header(self.flags.0, self.flags.1));
             write_tag(&mut out, TAG_SCRIPT, 0, &[&self.script_data]);
         }
-        for track in self.tracks_of(fragment).filter(|track| has_config_tag(track)) {
-            let (header, len) = body_header(track, Packet::Config);
-            write_tag(&mut out, tag_type(track), time_ms, &[&header[..len], &track.config]);
+        for track in self.tracks_of(fragment) {
+            if let Some(head) = config_head(track.codec, HevcForm::Enhanced) {
+                write_tag(&mut out, tag_type(track), time_ms, &[&head, &track.config]);
+            }
         }
         out
     }
@@ -132,12 +134,14 @@ impl FlvLayout {
     /// Header bytes of a sample's tag, body header included, and the length of the body.
     fn tag_start(track: &Track, sample: &PlacedSample) -> ([u8; 19], usize, u32) {
         let composition_ms = sample.pts.saturating_sub(sample.dts);
-        let (header, len) = body_header(track, Packet::Sample { key: sample.key, composition_ms });
-        let body_len = sample.size.saturating_add(len as u32);
-        let mut out = [0; TAG_HEADER_BYTES + BODY_HEADER_BYTES_MAX];
-        out[..TAG_HEADER_BYTES].copy_from_slice(&tag_header(tag_type(track), body_len, sample.dts));
-        out[TAG_HEADER_BYTES..].copy_from_slice(&header);
-        (out, TAG_HEADER_BYTES + len, body_len)
+        let head = sample_head(track, sample.key, composition_ms);
+        let body_len = sample.size.saturating_add(head.len() as u32);
+        let start_len = TAG_HEADER_BYTES + head.len();
+        let mut out = [0; TAG_HEADER_BYTES + BODY_HEAD_BYTES_MAX];
+        let header = tag_header(tag_type(track), body_len, sample.dts);
+        out[..TAG_HEADER_BYTES].copy_from_slice(&header);
+        out[TAG_HEADER_BYTES..start_len].copy_from_slice(&head);
+        (out, start_len, body_len)
     }
 }
 

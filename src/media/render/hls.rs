@@ -178,7 +178,8 @@ fn cut<L: Layout>(
     Ok((stream, plan))
 }
 
-/// The times of a fragment: those of its first video track, else of all its tracks together.
+/// The times of a fragment: it begins with its first video track, if it has one, and ends with the
+/// last of its tracks.
 fn times(moof: &Moof, set: &[Track], breaks: bool) -> FragmentTimes {
     let track_of = |run: &Run| set.iter().find(|track| track.id == run.track);
     let video = set.iter().find(|track| track.is_video());
@@ -188,10 +189,10 @@ fn times(moof: &Moof, set: &[Track], breaks: bool) -> FragmentTimes {
         let first = run.samples.first()?;
         Some((rescale(first.dts, timescale, MICROS), rescale(run.end_dts, timescale, MICROS)))
     };
-    let (start_us, end_us) = video_run.and_then(span).unwrap_or_else(|| {
-        let spans = moof.runs.iter().filter_map(span);
-        spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0))
-    });
+    let spans = || moof.runs.iter().filter_map(span);
+    let start_us = video_run.and_then(span).map(|(start_us, _)| start_us);
+    let start_us = start_us.or_else(|| spans().map(|(start_us, _)| start_us).min()).unwrap_or(0);
+    let end_us = spans().map(|(_, end_us)| end_us).max().unwrap_or(0);
     let starts_with_key = video_run.and_then(|run| run.samples.first()).map(|first| first.key);
     FragmentTimes { start_us, end_us, starts_with_key, breaks }
 }

@@ -11,7 +11,7 @@ use crate::media::fmp4::Moof;
 use crate::media::fmp4::bmff::put_u64;
 use crate::media::render::index::{FragmentIndex, Mark};
 use crate::media::render::mp4_moov::{Region, file_head};
-use crate::media::render::mp4_tables::{Lanes, TableState, Wanted};
+use crate::media::render::mp4_tables::{Captured, Lanes, Table, TableState, Target, Wanted};
 use crate::media::render::program::{Programs, dropped, push_once};
 use crate::media::render::stream::{
     FragmentSource, Layout, Piece, PieceKind, Pieces, Stream, StreamBuilder, overlay, read_moof,
@@ -22,6 +22,10 @@ use crate::media::render::{Object, RenderError, Rendering};
 const TABLE_INDEX_BYTES_MAX: usize = 1 << 20;
 /// Memory for the marks of the payloads, in bytes.
 const PAYLOAD_INDEX_BYTES_MAX: usize = 256 << 10;
+
+/// Tables of at most this many bytes in all are kept from the pass at open; longer ones are made
+/// when they are read, at the price of one more pass each.
+pub const TABLES_BYTES_MAX: usize = 1 << 20;
 
 /// A clip as MP4.
 pub struct Mp4Rendering {
@@ -40,13 +44,26 @@ pub struct Mp4Rendering {
 
 /// Where the last read of a table ended.
 struct TableCursor {
-    wanted: Wanted,
     /// The fragment after the block.
     next: u32,
     state: TableState,
-    /// What the last fragment adds to the table, and where it stands in it.
-    block: Vec<u8>,
+    /// The table, and what the last fragment adds to it.
+    block: Target,
+    /// Where that stands in the table.
     block_start: u64,
+}
+
+impl TableCursor {
+    fn is_of(&self, wanted: Wanted) -> bool {
+        matches!(&self.block, Target::One(one, _) if *one == wanted)
+    }
+
+    fn block(&self) -> &[u8] {
+        match &self.block {
+            Target::One(_, bytes) => bytes,
+            _ => &[],
+        }
+    }
 }
 
 impl Mp4Rendering {
@@ -55,6 +72,18 @@ impl Mp4Rendering {
     /// # Errors
     /// The clip cannot be read or has no track.
     pub fn open(clip: Arc<dyn ClipSource>) -> Result<Self, RenderError> {
+        Self::open_keeping(clip, TABLES_BYTES_MAX)
+    }
+
+    /// As [`open`](Self::open), but keeps tables of at most `tables_bytes_max` bytes in all. The
+    /// bytes of the file are the same.
+    ///
+    /// # Errors
+    /// The clip cannot be read or has no track.
+    pub fn open_keeping(
+        clip: Arc<dyn ClipSource>,
+        tables_bytes_max: usize,
+    ) -> Result<Self, RenderError> {
         let (lanes, left_out) = Lanes::new(Programs::new(clip.parts()));
         if lanes.list.is_empty() {
             return Err(RenderError::NothingToHold { format: "mp4" });
@@ -69,15 +98,18 @@ impl Mp4Rendering {
             StreamBuilder::new(Arc::clone(&clip), PayloadLayout, PAYLOAD_INDEX_BYTES_MAX);
         // Payload offsets count from 0 in the index; where payloads begin is added on reading.
         let mut state = TableState::new(lanes.list.len(), 0);
-        let mut nothing = Vec::new();
+        let mut target = Target::All(Captured::new(tables_bytes_max));
         for fragment in 0..clip.fragment_count() {
             let (_, moof) = read_moof(&*clip, fragment)?;
             let offset = builder.push(fragment, &moof);
             index.push(fragment, offset, &state);
-            lanes.apply(fragment, &moof, &mut state, None, &mut nothing);
+            lanes.apply(fragment, &moof, &mut state, &mut target);
         }
         let payloads = builder.finish();
-        let (head, head_len) = placed(file_head(&lanes.list, &state), payloads.len());
+        let (mut head, head_len) = placed(file_head(&lanes.list, &state), payloads.len());
+        if let Target::All(captured) = &mut target {
+            fill_gaps(&mut head, captured, head_len);
+        }
         let len = head_len + payloads.len();
         let object = Object { name: String::new(), len, content_type: "video/mp4" };
         let (cursor, objects) = (Mutex::new(None), [object]);
@@ -102,13 +134,18 @@ impl Mp4Rendering {
         mut buf: &mut [u8],
     ) -> Result<(), RenderError> {
         let held = self.cursor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fresh = self.table_cursor(wanted, offset)?;
         let mut cursor = match held {
-            Some(held) if held.wanted == wanted && held.block_start <= offset => held,
-            _ => self.table_cursor(wanted, offset)?,
+            Some(held)
+                if held.is_of(wanted) && held.block_start <= offset && fresh.next <= held.next =>
+            {
+                held
+            }
+            _ => fresh,
         };
         while !buf.is_empty() {
             let from = (offset - cursor.block_start) as usize;
-            let block = cursor.block.get(from..).unwrap_or(&[]);
+            let block = cursor.block().get(from..).unwrap_or(&[]);
             let count = block.len().min(buf.len());
             let (head, tail) = buf.split_at_mut(count);
             head.copy_from_slice(&block[..count]);
@@ -131,7 +168,8 @@ impl Mp4Rendering {
         let mut state = mark.state.clone();
         let block_start = state.table_len(wanted);
         state.payload = state.payload.saturating_add(self.head_len);
-        Ok(TableCursor { wanted, next: fragment, state, block: Vec::new(), block_start })
+        let block = Target::One(wanted, Vec::new());
+        Ok(TableCursor { next: fragment, state, block, block_start })
     }
 
     fn next_block(&self, cursor: &mut TableCursor) -> Result<(), RenderError> {
@@ -140,10 +178,11 @@ impl Mp4Rendering {
             return Err(ClipError::Damaged { fragment, what: "read past the last one" }.into());
         }
         let (_, moof) = read_moof(&*self.clip, fragment)?;
-        cursor.block_start += cursor.block.len() as u64;
-        cursor.block.clear();
-        let wanted = Some(cursor.wanted);
-        self.lanes.apply(fragment, &moof, &mut cursor.state, wanted, &mut cursor.block);
+        cursor.block_start += cursor.block().len() as u64;
+        if let Target::One(_, bytes) = &mut cursor.block {
+            bytes.clear();
+        }
+        self.lanes.apply(fragment, &moof, &mut cursor.state, &mut cursor.block);
         cursor.next += 1;
         Ok(())
     }
@@ -198,6 +237,22 @@ fn placed(regions: Vec<Region>, payload_len: u64) -> (Vec<(u64, Region)>, u64) {
         head.push((start, region));
     }
     (head, len)
+}
+
+/// Puts tables that were kept from the pass at open into their gaps.
+fn fill_gaps(head: &mut [(u64, Region)], captured: &mut Captured, payload_start: u64) {
+    for (_, region) in head {
+        let Region::Gap(wanted, _) = region else { continue };
+        let mut bytes = captured.take(*wanted);
+        if wanted.table == Table::Offsets {
+            for entry in bytes.chunks_exact_mut(8) {
+                let offset = u64::from_be_bytes(entry.try_into().expect("eight bytes"));
+                entry.copy_from_slice(&offset.saturating_add(payload_start).to_be_bytes());
+            }
+        }
+        bytes.shrink_to_fit();
+        *region = Region::Known(bytes);
+    }
 }
 
 /// Payloads as on flash.

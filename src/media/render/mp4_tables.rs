@@ -3,7 +3,6 @@
 
 use crate::domain::sample::{Track, TrackId};
 use crate::domain::time::rescale;
-use crate::media::fmp4::bmff::{put_u32, put_u64};
 use crate::media::fmp4::{Moof, Run};
 use crate::media::render::program::Programs;
 
@@ -73,15 +72,8 @@ impl Lanes {
         (Lanes { list, by_set, programs }, left_out)
     }
 
-    /// Takes a fragment into `state`; what it adds to the wanted table is appended to `out`.
-    pub fn apply(
-        &self,
-        fragment: u32,
-        moof: &Moof,
-        state: &mut TableState,
-        wanted: Option<Wanted>,
-        out: &mut Vec<u8>,
-    ) {
+    /// Takes a fragment into `state`; what it adds to the tables goes to `target`.
+    pub fn apply(&self, fragment: u32, moof: &Moof, state: &mut TableState, target: &mut Target) {
         let part = self.programs.part_of(fragment);
         let places = part.and_then(|(part, _)| self.by_set.get(part.set as usize));
         let place_of = |run: &Run| {
@@ -93,7 +85,8 @@ impl Lanes {
                 let (lane, _) = place_of(run)?;
                 Some(rescale(run.samples[0].dts, self.list[lane].track().timescale, MICROS))
             });
-            state.shift_us = starts.min().map_or(state.shift_us, |start| state.end_us - start);
+            state.shift_us =
+                starts.min().map_or(state.shift_us, |start| state.end_us.saturating_sub(start));
         }
         for run in &moof.runs {
             let offset = state.payload;
@@ -101,8 +94,7 @@ impl Lanes {
             let Some((lane, config)) = place_of(run) else { continue };
             let timescale = self.list[lane].track().timescale;
             let shift = rescale(state.shift_us, MICROS, timescale);
-            let kind = wanted.filter(|wanted| wanted.lane == lane);
-            let mut sink = Sink { wanted: kind.map(|wanted| wanted.table), out };
+            let mut sink = Sink { lane, target };
             state.lanes[lane].apply(run, shift, config, offset, &mut sink);
             let end = rescale(run.end_dts.saturating_add(shift), timescale, MICROS);
             state.end_us = state.end_us.max(end);
@@ -269,22 +261,73 @@ impl LaneState {
     }
 }
 
-/// Takes entries of the wanted table and no others.
+/// Who takes the entries of tables.
+#[derive(Debug)]
+pub enum Target {
+    /// Nobody: they are only counted.
+    Nobody,
+    /// The bytes of one table.
+    One(Wanted, Vec<u8>),
+    /// The bytes of all tables as long as they are few.
+    All(Captured),
+}
+
+/// All tables of a short clip.
+#[derive(Debug)]
+pub struct Captured {
+    tables: Vec<(Wanted, Vec<u8>)>,
+    len: usize,
+    bytes_max: usize,
+}
+
+impl Captured {
+    /// Takes at most `bytes_max` bytes in all; with one more, all are dropped.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Captured { tables: Vec::new(), len: 0, bytes_max }
+    }
+
+    /// Takes the bytes of a table out.
+    pub fn take(&mut self, wanted: Wanted) -> Vec<u8> {
+        let found = self.tables.iter_mut().find(|(known, _)| *known == wanted);
+        found.map(|(_, bytes)| std::mem::take(bytes)).unwrap_or_default()
+    }
+
+    fn put(&mut self, wanted: Wanted, bytes: &[u8]) {
+        self.len += bytes.len();
+        match self.tables.iter_mut().find(|(known, _)| *known == wanted) {
+            Some((_, table)) => table.extend_from_slice(bytes),
+            None => self.tables.push((wanted, bytes.to_vec())),
+        }
+    }
+}
+
+/// The tables of one track of the file, on their way to the target.
 struct Sink<'a> {
-    wanted: Option<Table>,
-    out: &'a mut Vec<u8>,
+    lane: usize,
+    target: &'a mut Target,
 }
 
 impl Sink<'_> {
     fn put(&mut self, table: Table, fields: &[u32]) {
-        if self.wanted == Some(table) {
-            fields.iter().for_each(|field| put_u32(self.out, *field));
+        for field in fields {
+            self.put_bytes(table, &field.to_be_bytes());
         }
     }
 
     fn put_offset(&mut self, offset: u64) {
-        if self.wanted == Some(Table::Offsets) {
-            put_u64(self.out, offset);
+        self.put_bytes(Table::Offsets, &offset.to_be_bytes());
+    }
+
+    fn put_bytes(&mut self, table: Table, bytes: &[u8]) {
+        let wanted = Wanted { lane: self.lane, table };
+        match self.target {
+            Target::One(one, out) if *one == wanted => out.extend_from_slice(bytes),
+            Target::All(captured) if captured.len + bytes.len() > captured.bytes_max => {
+                *self.target = Target::Nobody;
+            }
+            Target::All(captured) => captured.put(wanted, bytes),
+            Target::One(..) | Target::Nobody => {}
         }
     }
 }

@@ -275,7 +275,7 @@ impl<'a> Pes<'a> {
         let (header, header_len) = pes_header(stream_id, sample.pts, sample.dts, content);
         let mut ahead = header[..header_len].to_vec();
         ahead.append(&mut body);
-        let pcr = (slot == program.pcr_slot).then(|| (sample.dts - CLOCK_DELAY).max(0));
+        let pcr = (slot == program.pcr_slot).then(|| sample.dts.saturating_sub(CLOCK_DELAY).max(0));
         let len = header_len as u64 + content;
         let first = len.min(program.first_capacity(slot) - saved);
         Ok(Pes { track, sample, ahead, moved, len, first, pcr })

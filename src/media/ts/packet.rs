@@ -82,14 +82,12 @@ pub fn pes_header(
 
 /// 33 bits of time between marker bits.
 fn time_field(prefix: u8, time: i64) -> [u8; 5] {
+    // Fifteen bits and a marker.
+    let marked = |bits: u64| (bits << 1 | 1) as u16;
     let time = time as u64;
-    [
-        prefix << 4 | (time >> 30 & 0x07) as u8 * 2 | 1,
-        (time >> 22) as u8,
-        (time >> 15 & 0x7f) as u8 * 2 | 1,
-        (time >> 7) as u8,
-        (time & 0x7f) as u8 * 2 | 1,
-    ]
+    let [high1, high0] = marked(time >> 15 & 0x7fff).to_be_bytes();
+    let [low1, low0] = marked(time & 0x7fff).to_be_bytes();
+    [prefix << 4 | (time >> 29 & 0x0e) as u8 | 1, high1, high0, low1, low0]
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::{sql, unsql};
 use crate::ring::catalog::open::Span;
+use crate::ring::catalog::rows::{sql, unsql};
 use crate::ring::clip::Lease;
 use crate::ring::layout::SlotPlace;
 

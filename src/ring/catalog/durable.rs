@@ -8,12 +8,15 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SlotIndex};
-use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
+};
+use crate::ring::catalog::rows::{
+    insert_gap, insert_recording, insert_session, sql, store_segment, store_span, stored_state,
+    unsql, wall_at,
 };
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::lane::SessionEnd;
@@ -36,7 +39,7 @@ pub struct DurableFragment {
 #[derive(Debug)]
 pub enum DurableEvent {
     /// A fragment.
-    Fragment(DurableFragment),
+    Fragment(Box<DurableFragment>),
     /// A slot is full.
     SlotClosed(SlotPlace),
     /// The flash failed in a slot; what was durable in it stays readable.
@@ -140,7 +143,7 @@ impl CatalogState {
         let finished = entry.finished;
         transaction.commit().map_err(RingError::catalog(what))?;
         if finished > 0 {
-            self.news.notify_waiters();
+            self.news.notify_one();
         }
         Ok(())
     }
@@ -362,7 +365,10 @@ impl Entry<'_> {
         store_span(self.transaction, &mut open)?;
         let (state, why) = finished_state(self.delivers);
         self.transaction
-            .prepare_cached("UPDATE file SET state = ?2, why = ?3 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE file SET state = ?2, why = ?3,
+                 queue_number = (SELECT max(queue_number) + 1 FROM file) WHERE id = ?1",
+            )?
             .execute(params![sql(open.id.0), state as u8, why])?;
         self.finished += 1;
         Ok(())
@@ -442,134 +448,6 @@ fn extend(
     Ok(())
 }
 
-/// Stores the growing span of a file, and the file's figures with it.
-fn store_span(transaction: &Transaction<'_>, open: &mut OpenFile) -> rusqlite::Result<()> {
-    if let Some(span) = open.span.take() {
-        transaction
-            .prepare_cached(
-                "INSERT INTO span (file, place, slot, generation, segment, start, end)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                sql(open.id.0),
-                open.spans_stored,
-                span.place.slot.0,
-                sql(span.place.generation.0),
-                sql(span.segment_offset),
-                sql(span.start),
-                sql(span.end)
-            ])?;
-        open.spans_stored += 1;
-        transaction
-            .prepare_cached("UPDATE file SET end_ms = ?2, duration_ms = ?3 WHERE id = ?1")?
-            .execute(params![
-                sql(open.id.0),
-                wall_at(open.start, open.last_arrival),
-                open.media_end_ms - open.media_start_ms
-            ])?;
-    }
-    Ok(())
-}
-
-fn store_segment(transaction: &Transaction<'_>, open: &OpenSegment) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO segment (slot, start, generation, session, media, end,
-             first_sequence, first_ms, last_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            open.place.slot.0,
-            sql(open.start),
-            sql(open.place.generation.0),
-            sql(open.session.0),
-            sql(open.media),
-            sql(open.end),
-            open.first_sequence.0,
-            open.first_ms,
-            open.last_ms
-        ])?;
-    Ok(())
-}
-
-/// The row of a stream, made if missing.
-pub(super) fn stream_id(transaction: &Transaction<'_>, key: &StreamKey) -> rusqlite::Result<i64> {
-    let parts = params![key.domain(), key.app(), key.stream()];
-    transaction
-        .prepare_cached("INSERT OR IGNORE INTO stream (domain, app, stream) VALUES (?1, ?2, ?3)")?
-        .execute(parts)?;
-    transaction
-        .prepare_cached("SELECT id FROM stream WHERE domain = ?1 AND app = ?2 AND stream = ?3")?
-        .query_row(parts, |row| row.get(0))
-}
-
-/// Enters a session if it is not known; gives the stream's row.
-pub(super) fn insert_session(
-    transaction: &Transaction<'_>,
-    session: &SessionStart,
-) -> rusqlite::Result<i64> {
-    let stream = stream_id(transaction, &session.key)?;
-    transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO session (id, stream, boot_id, began_boot_ms, began_ms, trusted,
-             protocol, query) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            sql(session.id.0),
-            stream,
-            session.boot_id.0,
-            sql(session.began.boot.0),
-            session.began.wall.unix.0,
-            session.began.wall.quality == ClockQuality::Trusted,
-            session.protocol,
-            session.query
-        ])?;
-    Ok(stream)
-}
-
-fn insert_recording(
-    transaction: &Transaction<'_>,
-    stream: i64,
-    session: &SessionStart,
-    recording: &RecordingStart,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO recording (id, stream, session, content)
-             VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            sql(recording.id.0),
-            stream,
-            sql(session.id.0),
-            serde_json::to_string(&recording.content).expect("plain fields")
-        ])?;
-    Ok(())
-}
-
-fn insert_gap(
-    transaction: &Transaction<'_>,
-    session: &SessionStart,
-    from: Instant,
-    media_ms: i64,
-    cause: &str,
-) -> rusqlite::Result<()> {
-    let stream = stream_id(transaction, &session.key)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause)
-             VALUES (?1, ?2, ?3, ?3 + ?4, ?4, ?5)",
-        )?
-        .execute(params![stream, sql(session.id.0), from.wall.unix.0, media_ms, cause])?;
-    Ok(())
-}
-
-fn stored_state(transaction: &Transaction<'_>, id: FileId) -> rusqlite::Result<Option<FileState>> {
-    transaction
-        .prepare_cached("SELECT state FROM file WHERE id = ?1")?
-        .query_row(params![sql(id.0)], |row| Ok(FileState::from_number(row.get(0)?)))
-        .optional()
-}
-
 fn formats_of(
     fragment: &DurableFragment,
     recording: RecordingId,
@@ -578,19 +456,4 @@ fn formats_of(
     all.iter()
         .find(|found| found.recording == recording)
         .map_or_else(crate::domain::files::FormatSet::default, |found| found.formats)
-}
-
-/// Wall time of `later`, counted from an instant of the same boot.
-pub(super) fn wall_at(from: Instant, later: BootTime) -> i64 {
-    from.wall.unix.0 + i64::try_from(later.since(from.boot).as_millis()).unwrap_or(0)
-}
-
-/// A 63-bit number as SQLite keeps it.
-pub(super) fn sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Back from [`sql`].
-pub(super) fn unsql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

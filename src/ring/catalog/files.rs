@@ -7,8 +7,8 @@ use crate::domain::ids::{FileId, RecordingId, SessionId};
 use crate::domain::stream_key::StreamKey;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::{sql, unsql, wall_at};
 use crate::ring::catalog::open::FileState;
+use crate::ring::catalog::rows::{sql, unsql, wall_at};
 
 /// A file as the catalog knows it.
 #[derive(Debug, Clone)]
@@ -39,12 +39,12 @@ pub struct FileRecord {
     pub duration_ms: i64,
     /// VodFileName; empty for the default.
     pub name_pattern: String,
-    /// Where it goes; frozen at the first attempt to deliver.
-    pub object_path: Option<String>,
+    /// Its name; frozen at the first attempt to deliver.
+    pub name: Option<String>,
     /// Bytes: as rendered once that is known, else of its media on flash.
     pub size: u64,
-    /// SHA-256 as delivered.
-    pub sha256: Option<Vec<u8>>,
+    /// SHA-256 as delivered, in hex.
+    pub sha256: Option<String>,
     /// Where it can be had.
     pub url: Option<String>,
     /// Codecs of its tracks.
@@ -52,16 +52,18 @@ pub struct FileRecord {
     /// Tracks its format cannot hold.
     pub dropped_tracks: Vec<String>,
     /// Upload priority.
-    pub priority: i64,
+    pub priority: i32,
+    /// Its place in the queue; grows with every file that is finished.
+    pub queue_number: u64,
     /// Deliveries tried.
     pub attempts: u32,
 }
 
 const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,
     file.recording, file.state, file.why, file.start_ms, file.end_ms, file.trusted,
-    file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.object_path,
+    file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.name,
     file.size, file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
-    file.attempts FROM file JOIN stream ON stream.id = file.stream
+    file.attempts, file.queue_number FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
 impl CatalogState {
@@ -90,14 +92,14 @@ impl CatalogState {
         self.select(&text, params![start_ms, sql(id.0), most])
     }
 
-    /// Finished files that wait to be delivered, the oldest first, at most `most`.
+    /// Finished files that wait to be delivered, in the order of the queue, at most `most`.
     ///
     /// # Errors
     /// The database fails.
     pub fn queued(&self, most: u32) -> Result<Vec<FileRecord>, RingError> {
         let text = format!(
             "SELECT {COLUMNS} WHERE file.state IN (2, 3)
-             ORDER BY file.priority DESC, file.start_ms, file.id LIMIT ?1"
+             ORDER BY file.priority DESC, file.queue_number LIMIT ?1"
         );
         self.select(&text, params![most])
     }
@@ -111,15 +113,29 @@ impl CatalogState {
         found.into_iter().next().ok_or_else(|| RingError::Gone(format!("file {id}")))
     }
 
-    /// Freezes where a file goes, durably.
+    /// Freezes the name of a file, durably.
     ///
     /// # Errors
     /// The database fails.
-    pub fn freeze_path(&mut self, id: FileId, path: &str) -> Result<(), RingError> {
+    pub fn freeze_name(&mut self, id: FileId, name: &str) -> Result<(), RingError> {
         self.durably("freezing a file's name", |transaction| {
-            transaction
-                .execute("UPDATE file SET object_path = ?2 WHERE id = ?1", params![sql(id.0), path])
+            transaction.execute("UPDATE file SET name = ?2 WHERE id = ?1", params![sql(id.0), name])
         })?;
+        Ok(())
+    }
+
+    /// Keeps which tracks the format of a file cannot hold.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_dropped_tracks(&mut self, id: FileId, dropped: &[String]) -> Result<(), RingError> {
+        let dropped = serde_json::to_string(dropped).expect("plain text");
+        self.db
+            .execute(
+                "UPDATE file SET dropped_tracks = ?2 WHERE id = ?1",
+                params![sql(id.0), dropped],
+            )
+            .map_err(RingError::catalog("keeping dropped tracks"))?;
         Ok(())
     }
 
@@ -175,15 +191,13 @@ impl CatalogState {
         id: FileId,
         url: &str,
         size: u64,
-        sha256: &[u8],
-        dropped_tracks: &[String],
+        sha256: &str,
     ) -> Result<(), RingError> {
-        let dropped = serde_json::to_string(dropped_tracks).expect("plain text");
         self.durably("entering a delivery", |transaction| {
             transaction.execute(
-                "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5,
-                 dropped_tracks = ?6 WHERE id = ?1",
-                params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256, dropped],
+                "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5
+                 WHERE id = ?1",
+                params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256],
             )?;
             transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])
         })?;
@@ -243,7 +257,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         boot_id: row.get::<_, Option<[u8; 16]>>(12)?.unwrap_or_default(),
         duration_ms: row.get(13)?,
         name_pattern: row.get(14)?,
-        object_path: row.get(15)?,
+        name: row.get(15)?,
         size: unsql(row.get::<_, Option<i64>>(16)?.unwrap_or(0)),
         sha256: row.get(17)?,
         url: row.get(18)?,
@@ -251,6 +265,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         dropped_tracks: texts(20)?,
         priority: row.get(21)?,
         attempts: row.get(22)?,
+        queue_number: unsql(row.get(23)?),
     })
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
 use crate::ring::RingError;
-use crate::ring::catalog::durable::unsql;
+use crate::ring::catalog::rows::unsql;
 use crate::ring::catalog::{database_path, schema};
 use crate::ring::identity::RingIdentity;
 

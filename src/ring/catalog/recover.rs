@@ -13,10 +13,9 @@ use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::{Flash, Open, replace_file};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::{
-    DurableEvent, DurableFragment, finished_state, unsql, wall_at,
-};
+use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
 use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::catalog::rows::{unsql, wall_at};
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::layout::{SegmentHeader, SlotPlace};
 use crate::ring::scan::{Depth, FoundSlot, Scanner, any_life};
@@ -89,7 +88,7 @@ impl CatalogState {
             entry.fragments_found += 1;
             entry.last_safe_ms = wall_at(fragment.seal.first_arrival, fragment.seal.last_arrival);
         }
-        self.replay(fragments.into_iter().map(DurableEvent::Fragment).collect())?;
+        self.replay(fragments.into_iter().map(Box::new).map(DurableEvent::Fragment).collect())?;
         if rebuilt {
             self.leave_old_lives_behind().map_err(RingError::catalog(what))?;
         }

@@ -6,11 +6,12 @@ use tracing::{info, warn};
 
 use crate::domain::eviction::{self, Content, SlotView, UploadPriority};
 use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::limits::{LEDGER_ENTRIES_MAX, LISTED_FILES_MAX};
 use crate::domain::time::{ClockQuality, UnixMillis};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::durable::unsql;
 use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::catalog::rows::unsql;
 use crate::ring::writer::ReadySlot;
 
 impl CatalogState {
@@ -42,6 +43,7 @@ impl CatalogState {
             for slot in &evicted {
                 forget_slot(transaction, *slot, now_ms, delivers)?;
             }
+            forget_old(transaction)?;
             chosen.iter().map(|slot| reserve_slot(transaction, *slot)).collect()
         })
     }
@@ -119,6 +121,35 @@ fn forget_slot(
     )?;
     transaction.execute("DELETE FROM span WHERE slot = ?1", params![slot.0])?;
     transaction.execute("DELETE FROM segment WHERE slot = ?1", params![slot.0])?;
+    Ok(())
+}
+
+/// Keeps the catalog inside its part of the budget: the oldest files of which nothing is left in
+/// the ring, what belonged to them, and the oldest ledger entries go.
+fn forget_old(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute(
+        "DELETE FROM file WHERE state IN (4, 5, 6)
+         AND queue_number < (SELECT max(queue_number) FROM file) - ?1
+         AND NOT EXISTS (SELECT 1 FROM span WHERE span.file = file.id)",
+        params![LISTED_FILES_MAX],
+    )?;
+    transaction.execute(
+        "DELETE FROM recording WHERE ended = 1
+         AND NOT EXISTS (SELECT 1 FROM file WHERE file.recording = recording.id)",
+        [],
+    )?;
+    transaction.execute(
+        "DELETE FROM session WHERE ended_ms IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM file WHERE file.session = session.id)
+         AND NOT EXISTS (SELECT 1 FROM segment WHERE segment.session = session.id)",
+        [],
+    )?;
+    for ledger in ["gap", "loss"] {
+        transaction.execute(
+            &format!("DELETE FROM {ledger} WHERE id < (SELECT max(id) FROM {ledger}) - ?1"),
+            params![LEDGER_ENTRIES_MAX],
+        )?;
+    }
     Ok(())
 }
 

@@ -40,11 +40,14 @@ CREATE TABLE file (
     trusted INTEGER NOT NULL, end_ms INTEGER NOT NULL, media_start_ms INTEGER NOT NULL,
     duration_ms INTEGER NOT NULL,
     storage_s INTEGER NOT NULL, name_pattern TEXT NOT NULL, tracks TEXT NOT NULL DEFAULT '[]',
-    dropped_tracks TEXT NOT NULL DEFAULT '[]', object_path TEXT, size INTEGER, sha256 BLOB,
-    url TEXT, priority INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    dropped_tracks TEXT NOT NULL DEFAULT '[]', name TEXT, size INTEGER, sha256 TEXT,
+    url TEXT,
+    queue_number INTEGER NOT NULL DEFAULT 0, priority INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
     why TEXT NOT NULL DEFAULT '');
 CREATE INDEX file_state ON file (state, id);
 CREATE INDEX file_recording ON file (recording, format);
+CREATE INDEX file_session ON file (session);
+CREATE INDEX file_queue ON file (queue_number);
 -- A range of fragments of one segment that belongs to a file.
 CREATE TABLE span (
     file INTEGER NOT NULL, place INTEGER NOT NULL, slot INTEGER NOT NULL,

@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 /// Objects and arrays inside each other.
 const DEPTH_MAX: usize = 16;
 /// Values in one message.
-const VALUES_MAX: usize = 256;
+pub const VALUES_MAX: usize = 128;
 
 const NUMBER: u8 = 0x00;
 const BOOLEAN: u8 = 0x01;

@@ -20,11 +20,11 @@ pub mod url;
 use crate::domain::limits::SAMPLE_BYTES_MAX;
 
 /// Bytes of messages in progress before a publish is accepted.
-pub const MESSAGE_BYTES_BEFORE_PUBLISH: usize = 16 << 10;
+pub const MESSAGE_BYTES_BEFORE_PUBLISH: usize = 8 << 10;
 /// Bytes of messages in progress of an accepted publisher: one sample and what comes beside it.
 pub const MESSAGE_BYTES_PUBLISHING: usize = SAMPLE_BYTES_MAX + (64 << 10);
 /// Replies that a peer leaves unread before the connection is given up.
-pub const OUTPUT_BYTES_MAX: usize = 16 << 10;
+pub const OUTPUT_BYTES_MAX: usize = 8 << 10;
 /// Chunk streams of a connection; encoders use fewer than ten.
 pub const CHUNK_STREAMS_MAX: usize = 64;
 

@@ -250,7 +250,7 @@ impl ServerSession {
     }
 
     fn connect(&mut self, command: &Command) -> Result<(), RtmpError> {
-        let object = command.arguments.first().cloned().unwrap_or(Value::Null);
+        let object = command.arguments.first().unwrap_or(&Value::Null);
         let field = |name| object.get(name).and_then(Value::as_str).unwrap_or_default();
         if field("app").is_empty() {
             let why = status("error", "NetConnection.Connect.InvalidApp", "no app");
@@ -379,6 +379,7 @@ fn script_data(body: &Bytes) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::wire::rtmp::client::ClientSession;
@@ -538,7 +539,7 @@ mod tests {
     proptest! {
         #[test]
         fn mutated_connections_never_panic_and_stay_in_bounds(
-            flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..8),
+            flips in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..8),
             piece in 1..2000usize,
         ) {
             let mut pair = Pair::publish("rtmp://h/live", "s");
@@ -560,7 +561,7 @@ mod tests {
                     server.output().clear();
                     prop_assert!(server.bytes_held() <= MESSAGE_BYTES_BEFORE_PUBLISH);
                     match event {
-                        Some(ServerEvent::Publish(_)) => server.refuse("NetStream.Publish.BadName", ""),
+                        Some(ServerEvent::Publish(_)) => server.refuse("bad name", ""),
                         Some(_) => {}
                         None => break,
                     }

@@ -1,0 +1,145 @@
+//! The shelf over the real ring and its catalog.
+
+use std::sync::Arc;
+
+use crate::delivery::error::ErrorClass;
+use crate::delivery::path::ObjectPath;
+use crate::delivery::progress::Progress;
+use crate::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
+use crate::domain::file_name::{FileNamePattern, untrusted_name};
+use crate::domain::ids::{BootId, FileId};
+use crate::domain::time::{BootTime, UnixMillis};
+use crate::domain::upload_order::WaitingFile;
+use crate::media::render::{self, Rendering};
+use crate::ring::RingError;
+use crate::ring::catalog::files::FileRecord;
+use crate::ring::catalog::open::FileState;
+use crate::ring::handle::Ring;
+
+/// Files of a ring that wait to be delivered.
+pub struct RingShelf {
+    ring: Arc<Ring>,
+}
+
+impl RingShelf {
+    /// The shelf of a ring.
+    #[must_use]
+    pub fn new(ring: Arc<Ring>) -> Self {
+        RingShelf { ring }
+    }
+
+    fn record(&self, file: FileId) -> Result<FileRecord, ShelfError> {
+        self.ring.catalog.call_blocking(move |state| state.file(file)).map_err(shelf_error)
+    }
+}
+
+impl Shelf for RingShelf {
+    fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
+        let most = u32::try_from(limit).unwrap_or(u32::MAX);
+        let records = self
+            .ring
+            .catalog
+            .call_blocking(move |state| state.queued(most))
+            .map_err(shelf_error)?;
+        let waiting = records.iter().map(|record| WaitingFile {
+            file: record.id,
+            priority: record.priority,
+            queue_number: record.queue_number,
+            not_before: None,
+        });
+        Ok(waiting.collect())
+    }
+
+    fn plan(&self, file: FileId) -> Result<DeliveryPlan, ShelfError> {
+        let record = self.record(file)?;
+        let path = |name: &str| ObjectPath::new(&record.key, name, file, record.format);
+        let name = match &record.name {
+            Some(frozen) => frozen.clone(),
+            None => {
+                let name = name_of(&record);
+                let frozen = name.clone();
+                self.ring
+                    .catalog
+                    .call_blocking(move |state| state.freeze_name(file, &frozen))
+                    .map_err(shelf_error)?;
+                name
+            }
+        };
+        Ok(DeliveryPlan { file_id: file, object_path: path(&name), format: record.format })
+    }
+
+    fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {
+        let format = self.record(file)?.format;
+        let clip = self.ring.open_file_clip(file).map_err(shelf_error)?;
+        let rendering = render::open(format, Arc::new(clip))?;
+        let dropped = rendering.dropped_tracks().to_vec();
+        if !dropped.is_empty() {
+            self.ring
+                .catalog
+                .call_blocking(move |state| state.set_dropped_tracks(file, &dropped))
+                .map_err(shelf_error)?;
+        }
+        Ok(rendering)
+    }
+
+    fn load_progress(&self, file: FileId) -> Result<Option<Progress>, ShelfError> {
+        let text = self
+            .ring
+            .catalog
+            .call_blocking(move |state| state.progress(file))
+            .map_err(shelf_error)?;
+        // Progress of another version means nothing: the transfer starts over.
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    fn save_progress(&self, file: FileId, progress: &Progress) -> Result<(), ShelfError> {
+        let text = serde_json::to_string(progress).expect("plain fields");
+        self.ring
+            .catalog
+            .call_blocking(move |state| state.set_progress(file, &text))
+            .map_err(shelf_error)
+    }
+
+    fn delivered(&self, file: FileId, receipt: &Receipt) -> Result<(), ShelfError> {
+        let receipt = receipt.clone();
+        self.ring
+            .catalog
+            .call_blocking(move |state| {
+                state.delivered(file, &receipt.url, receipt.size, &receipt.sha256)
+            })
+            .map_err(shelf_error)
+    }
+
+    fn failed(&self, file: FileId, failure: &Failure) -> Result<(), ShelfError> {
+        let state = match failure.class {
+            ErrorClass::Retry | ErrorClass::Stop => FileState::Queued,
+            ErrorClass::Drop | ErrorClass::Quarantine => FileState::Failed,
+        };
+        let (why, attempts) = (failure.why.clone(), failure.attempts);
+        self.ring
+            .catalog
+            .call_blocking(move |catalog| catalog.set_state(file, state, &why, attempts))
+            .map_err(shelf_error)
+    }
+}
+
+/// The name of a file by its times and its VodFileName.
+fn name_of(record: &FileRecord) -> String {
+    let stream = record.key.stream();
+    if record.trusted {
+        let pattern = FileNamePattern::parse(&record.name_pattern).unwrap_or_default();
+        return pattern.expand(stream, UnixMillis(record.start_ms), UnixMillis(record.end_ms));
+    }
+    let lasted = u64::try_from(record.end_ms - record.start_ms).unwrap_or(0);
+    let start = BootTime(record.start_boot_ms);
+    let end = BootTime(record.start_boot_ms + lasted);
+    untrusted_name(stream, BootId(record.boot_id), start, end)
+}
+
+fn shelf_error(error: RingError) -> ShelfError {
+    match error {
+        RingError::Gone(_) => ShelfError::Gone,
+        RingError::Damaged { .. } => ShelfError::Damaged(Box::new(error)),
+        other => ShelfError::Failed(Box::new(other)),
+    }
+}
