@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use edgerec::api::control::{ControlSocket, Decisions, socket_path};
 use edgerec::api::report::{ExplainReport, Transfer};
@@ -77,7 +77,7 @@ fn stdout(output: &Output) -> String {
 }
 
 /// Every file below a folder, with its content and time of change.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -311,7 +311,7 @@ fn a_slot_that_grows_is_good_up_to_its_last_seal_and_whole_before_it() {
     assert!(stdout(&broken).contains(&place), "{}", stdout(&broken));
     fs::write(&slot, &whole).expect("written");
     recording.end(&ring);
-    threads.close(ring);
+    threads.close(&ring);
 }
 
 /// A file system on which the box reuses slot 0 the moment that somebody begins to read it.
@@ -357,6 +357,10 @@ impl Flash for Reusing {
 
     fn exists(&self, path: &Path) -> bool {
         SystemFlash.exists(path)
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<SystemTime> {
+        SystemFlash.modified(path)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
