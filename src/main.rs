@@ -1,3 +1,7 @@
 //! The edgerec program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edgerec::cli::main()
+}

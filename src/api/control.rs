@@ -165,7 +165,7 @@ impl Context {
 
     async fn answer(&self, request: Request, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
         match request {
-            Request::Ls => self.list(to).await,
+            Request::Ls {} => self.list(to).await,
             Request::Explain { stream, at } => {
                 let report = self.explain(&stream_key(&stream)?, at.map(UnixMillis)).await?;
                 write_line(to, &report).await
@@ -214,7 +214,8 @@ impl Context {
                 return Ok(ExplainReport::of_recordings(key, at, &recordings));
             }
         }
-        Ok(self.decisions.explain(key, at))
+        let report = self.decisions.explain(key, at);
+        Ok(if at.is_some() { report.instead_of_then() } else { report })
     }
 
     async fn export(&self, order: ExportOrder, to: &mut OwnedWriteHalf) -> Result<(), Broken> {

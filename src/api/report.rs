@@ -171,6 +171,14 @@ impl ExplainReport {
         }
     }
 
+    /// Says that this is about now, though another time was asked for.
+    #[must_use]
+    pub fn instead_of_then(mut self) -> Self {
+        let what = "no session of the stream is known for that time; what the rules say now";
+        self.reason = format!("{what}: {}", self.reason);
+        self
+    }
+
     fn of_no_rule(key: &StreamKey, reason: String) -> Self {
         ExplainReport {
             stream: key.to_string(),

@@ -1,10 +1,12 @@
 //! `edgerec check-config`: the configuration and its file of rules, with everything that is wrong
 //! with both, and what is odd though legal.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 
+use crate::cli::outcome::{Failure, print};
 use crate::config::{Config, ConfigFaults};
 use crate::domain::matching::{Decision, Layer, RuleTable};
 use crate::domain::rule_set::RuleSet;
@@ -51,6 +53,23 @@ pub fn check(flash: &dyn Flash, path: &Path) -> Findings {
     findings
 }
 
+/// Prints the findings: faults as errors, the rest as the report.
+///
+/// # Errors
+/// The box cannot run with it.
+pub fn report(findings: &Findings, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let lines = if json { findings.json_lines() } else { findings.lines() };
+    lines.iter().try_for_each(|line| print(out, line))?;
+    if findings.usable() {
+        return Ok(());
+    }
+    if json {
+        return Err(Failure::Said(Failure::CONFIGURATION));
+    }
+    let faulty: Vec<String> = findings.faulty.iter().map(ToString::to_string).collect();
+    Err(Failure::Configuration(faulty.join("\n")))
+}
+
 impl Findings {
     /// Whether the box can run with it.
     #[must_use]
@@ -58,12 +77,11 @@ impl Findings {
         self.faulty.is_empty()
     }
 
-    /// Lines for a person.
+    /// Lines for a person, beside the faults.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let faulty = self.faulty.iter().map(ToString::to_string);
         let odd = self.odd.iter().map(|odd| format!("note: {odd}"));
-        faulty.chain(odd).chain(self.summary.iter().cloned()).collect()
+        odd.chain(self.summary.iter().cloned()).collect()
     }
 
     /// One JSON object a line: first the faults, then the verdict.
@@ -144,7 +162,7 @@ mod tests {
         assert!(!rules.usable());
         let line = &rules.json_lines()[0];
         assert!(line.contains(r#""place":"revision""#), "{line}");
-        assert!(rules.lines()[0].contains("rules.json cannot be used"));
+        assert!(rules.faulty[0].to_string().contains("rules.json cannot be used"));
     }
 
     #[test]

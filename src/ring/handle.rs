@@ -188,15 +188,15 @@ impl RingThreads {
         self.ended.clone()
     }
 
-    /// Writes and syncs what the lanes still hold, and closes the catalog. All streams must have
-    /// ended, and every other holder of the [`Ring`] must be gone.
-    pub fn close(self, ring: Arc<Ring>) {
+    /// Writes and syncs what the lanes still hold, and closes the catalog. Streams should have
+    /// ended: what they push after this is lost.
+    pub fn close(self, ring: &Ring) {
         self.desk.stop();
         self.lanes.wake();
         if self.writer.join().is_err() {
             error!("the writer thread panicked");
         }
-        drop(ring);
+        ring.catalog.stop();
         if self.catalog.join().is_err() {
             error!("the catalog thread panicked");
         }

@@ -27,6 +27,8 @@ use crate::ring::layout::{
 };
 use crate::ring::slots::Slots;
 
+/// Streams that have not ended are waited for this long at the end.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// After the answer that no slot may be reused, this long is waited before asking again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -174,6 +176,7 @@ impl Writer {
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
+        let mut stopping_since = StdInstant::now();
         loop {
             let stop = self.desk.state().stop;
             self.opened.extend(self.lanes.take_opened());
@@ -183,8 +186,11 @@ impl Writer {
             if (due || stop) && (self.dirty || !self.events.is_empty()) {
                 self.sync();
             }
-            if stop && self.opened.is_empty() {
+            if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
                 break;
+            }
+            if !stop {
+                stopping_since = StdInstant::now();
             }
             if self.dirty || !self.events.is_empty() || stop {
                 let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());

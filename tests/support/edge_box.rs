@@ -184,6 +184,15 @@ impl EdgeBox {
         began.elapsed()
     }
 
+    /// Starts a box that is to refuse; gives its exit code and what it said.
+    #[track_caller]
+    pub fn run_to_its_end(&self, within: Duration) -> (ExitStatus, String) {
+        let command = self.command(&["run"]);
+        let mut process = Process::start(&command, "edgerec", &self.log, Stdout::Log);
+        let status = process.end_within(within);
+        (status, self.log())
+    }
+
     /// Ends the box at once (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -4,8 +4,32 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::ffmpeg::Ffmpeg;
 use super::process::run_ok;
 use super::{tool, work_dir};
+
+/// A file made once by these arguments of ffmpeg, in which `PICTURES` and `SOUND` stand for a test
+/// picture and a tone as inputs.
+pub fn made(ffmpeg: Ffmpeg, name: &str, arguments: &str) -> PathBuf {
+    let dir = work_dir().join("media");
+    fs::create_dir_all(&dir).expect("target/tmp/media can be made");
+    let path = dir.join(name);
+    if !path.exists() {
+        let mut command = ffmpeg.command();
+        for argument in arguments.split_whitespace() {
+            match argument {
+                "PICTURES" => command.args(["-f", "lavfi", "-i", "testsrc2=size=192x108:rate=25"]),
+                "SOUND" => command.args(["-f", "lavfi", "-i", "sine=frequency=440"]),
+                other => command.arg(other),
+            };
+        }
+        // Made under a name of its own, so that tests side by side never see half a file.
+        let half = dir.join(format!("{}.half-{name}", std::process::id()));
+        run_ok(command.arg(&half));
+        fs::rename(&half, &path).expect("the file can be renamed");
+    }
+    path
+}
 
 /// What a clip is like. The picture changes all the time and carries its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,15 +8,22 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod block_log;
+pub mod camera;
 pub mod chance;
 pub mod edge_box;
+pub mod ffmpeg;
 pub mod media;
 pub mod memory_shelf;
+pub mod mounts;
+pub mod outbox;
 pub mod packets;
 pub mod power_rig;
 pub mod process;
+pub mod publisher;
 pub mod push;
+pub mod recorded_ring;
 pub mod s3_server;
+pub mod units;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

@@ -12,18 +12,18 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use super::block_log::{BlockLog, Cache};
 use super::chance::Chance;
-use super::process::{Process, Stdout, run, run_ok};
+use super::mounts::{Mounted, enter_mount_namespace, make_file};
+use super::process::{Process, Stdout, run_ok};
 use super::wait::wait_until;
 use super::{scratch, tool};
 
@@ -275,36 +275,6 @@ impl Drop for BeaconThread {
     }
 }
 
-/// A mounted disk image, unmounted when dropped.
-struct Mounted {
-    at: PathBuf,
-    done: bool,
-}
-
-impl Mounted {
-    #[track_caller]
-    fn new(image: &Path, at: &Path) -> Mounted {
-        fs::create_dir_all(at).expect("the mount point can be made");
-        run_ok(Command::new(tool("mount")).args(["-o", "loop"]).arg(image).arg(at));
-        Mounted { at: at.to_owned(), done: false }
-    }
-
-    #[track_caller]
-    fn unmount(mut self) {
-        run_ok(Command::new(tool("umount")).arg(&self.at));
-        self.done = true;
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if !self.done {
-            // Lazily: the failed test may still have something open there.
-            run(Command::new(tool("umount")).arg("-l").arg(&self.at));
-        }
-    }
-}
-
 fn start_daemon(dir: &Path) -> Process {
     let at = |file: &str| dir.join(file).to_string_lossy().into_owned();
     let mut command = Command::new(tool("qemu-storage-daemon"));
@@ -320,20 +290,6 @@ fn start_daemon(dir: &Path) -> Process {
         at("export")
     ));
     Process::start(&command, "qemu-storage-daemon", &dir.join("qemu.log"), Stdout::Log)
-}
-
-/// Gives the calling thread, and what it starts, mounts of its own.
-#[track_caller]
-fn enter_mount_namespace() {
-    if let Err(fault) = unshare(CloneFlags::CLONE_NEWNS) {
-        panic!("the power-cut rig mounts file systems and must run as root: {fault}");
-    }
-    run_ok(Command::new(tool("mount")).args(["--make-rprivate", "/"]));
-}
-
-fn make_file(path: &Path, bytes: u64) {
-    let file = File::create_new(path).expect("the file can be made");
-    file.set_len(bytes).expect("the file can be stretched");
 }
 
 fn open_image(path: &Path) -> File {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use super::ffmpeg::Ffmpeg;
 use super::process::{Process, Stdout};
 use super::tool;
 
@@ -17,6 +18,8 @@ pub enum Pace {
     Real,
     /// In the time of the media, over and over, with timestamps that run on.
     RealLooped,
+    /// So many times faster than the media.
+    Times(u32),
     /// As fast as it is taken.
     Fast,
 }
@@ -58,13 +61,23 @@ impl Pusher {
     }
 }
 
-/// Pushes a file with ffmpeg, without re-encoding. The log goes to `log`.
+/// Pushes a file with ffmpeg, without re-encoding; with the file's own timestamps, unless it is
+/// looped. The log goes to `log`.
 pub fn push_file(path: &Path, url: &str, pace: Pace, log: &Path) -> Pusher {
-    let mut command = Command::new(tool("ffmpeg"));
-    command.args(["-v", "warning", "-nostdin", "-progress", "pipe:1", "-stats_period", "0.1"]);
+    push_file_with(Ffmpeg::System, path, url, pace, log)
+}
+
+/// As [`push_file`], with this ffmpeg.
+pub fn push_file_with(ffmpeg: Ffmpeg, path: &Path, url: &str, pace: Pace, log: &Path) -> Pusher {
+    let mut command = ffmpeg.command();
+    command.args(["-progress", "pipe:1", "-stats_period", "0.1"]);
+    if pace != Pace::RealLooped {
+        command.arg("-copyts");
+    }
     match pace {
         Pace::Real => command.arg("-re"),
         Pace::RealLooped => command.args(["-re", "-stream_loop", "-1"]),
+        Pace::Times(speed) => command.args(["-readrate", &speed.to_string()]),
         Pace::Fast => &mut command,
     };
     command.arg("-i").arg(path).args(["-map", "0", "-c", "copy", "-f", "flv"]);

@@ -51,7 +51,7 @@ pub struct CatalogSettings {
 
 type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
 
-/// The way to the catalog thread. Cheap to clone; the thread ends when the last one is dropped.
+/// The way to the catalog thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
     jobs: mpsc::SyncSender<Job>,
@@ -71,6 +71,9 @@ impl Catalog {
         let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
             for job in waiting {
                 job(&mut state);
+                if state.closing {
+                    break;
+                }
             }
             state.close();
         })?;
@@ -115,6 +118,12 @@ impl Catalog {
         answered.recv().unwrap_or(Err(RingError::Closed))
     }
 
+    /// Ends the thread once everything posted before is done; what is asked after that is
+    /// answered with [`RingError::Closed`].
+    pub fn stop(&self) {
+        self.post(|state| state.closing = true);
+    }
+
     /// Told whenever a file is finished.
     #[must_use]
     pub fn news(&self) -> Arc<Notify> {
@@ -132,6 +141,7 @@ pub struct CatalogState {
     pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
+    closing: bool,
 }
 
 impl CatalogState {
@@ -156,6 +166,7 @@ impl CatalogState {
             open_segments: HashMap::new(),
             leases,
             news: Arc::new(Notify::new()),
+            closing: false,
         })
     }
 

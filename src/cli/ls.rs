@@ -1,0 +1,144 @@
+//! `edgerec ls`: the files, once or again and again.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::api::report::FileRow;
+use crate::cli::link::Link;
+use crate::cli::outcome::{Failure, bytes_for_people, print, print_json, printable, written};
+use crate::config::Config;
+use crate::domain::stream_key::StreamKey;
+
+/// Between two looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Rows of the newest files that fit a terminal.
+const TERMINAL_ROWS: usize = 40;
+/// Moves to the top left corner and clears the terminal.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Lists the files, the oldest first; with `watch` until nobody reads any more.
+///
+/// # Errors
+/// They cannot be listed.
+pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let terminal = watch && !json && std::io::stdout().is_terminal();
+    let mut rates = Rates::default();
+    loop {
+        let link = Link::open(config)?;
+        if json {
+            link.files(&mut |row| print_json(out, &row))?;
+        } else if terminal {
+            let mut newest = VecDeque::new();
+            link.files(&mut |row| {
+                if newest.len() == TERMINAL_ROWS {
+                    newest.pop_front();
+                }
+                newest.push_back(table_row(&row, rates.of(&row, Instant::now())));
+                Ok(())
+            })?;
+            print(out, format_args!("{CLEAR}{HEAD}"))?;
+            newest.iter().try_for_each(|row| print(out, row))?;
+        } else {
+            print(out, HEAD)?;
+            link.files(&mut |row| print(out, table_row(&row, rates.of(&row, Instant::now()))))?;
+        }
+        written(out.flush())?;
+        if !watch {
+            return Ok(());
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// How fast files go out, from one look to the next.
+#[derive(Default)]
+struct Rates(HashMap<String, (Instant, u64)>);
+
+impl Rates {
+    /// Bytes a second since the last look; `None` at the first.
+    fn of(&mut self, row: &FileRow, now: Instant) -> Option<u64> {
+        if row.state != "uploading" {
+            self.0.remove(&row.file_id);
+            return None;
+        }
+        let bytes = row.progress_bytes;
+        let (then, before) = self.0.insert(row.file_id.clone(), (now, bytes))?;
+        let ms = now.duration_since(then).as_millis().max(1);
+        let rate = u128::from(bytes.saturating_sub(before)) * 1_000 / ms;
+        u64::try_from(rate).ok()
+    }
+}
+
+const HEAD: &str = "FILE                STATE      FMT  START                  LENGTH        SIZE  \
+                    STREAM  WHY";
+
+fn table_row(row: &FileRow, rate: Option<u64>) -> String {
+    let start = Timestamp::from_millisecond(row.start_ms)
+        .map_or_else(|_| row.start_ms.to_string(), |time| time.strftime("%FT%TZ").to_string());
+    let seconds = row.duration_ms.max(0) / 1_000;
+    let length = format!("{}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let stream = StreamKey::new(&row.domain, &row.app, &row.stream)
+        .map_or_else(|_| "?".to_owned(), |key| key.to_string());
+    let mut why = printable(row.url.as_deref().unwrap_or(&row.why));
+    if row.state == "uploading" {
+        let rate = rate.map_or_else(String::new, |rate| format!(", {}/s", bytes_for_people(rate)));
+        why = format!("{} sent{rate}", bytes_for_people(row.progress_bytes));
+    }
+    format!(
+        "{:<19} {:<10} {:<4} {start:<20} {length:>8} {:>11}  {stream}  {why}",
+        row.file_id,
+        row.state,
+        row.format,
+        bytes_for_people(row.size),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(state: &str, progress_bytes: u64) -> FileRow {
+        FileRow {
+            file_id: "42".to_owned(),
+            domain: "cams".to_owned(),
+            app: "live".to_owned(),
+            stream: "gate 1".to_owned(),
+            format: "mp4".to_owned(),
+            recording: "7".to_owned(),
+            task_id: None,
+            start_ms: 1_800_000_000_000,
+            end_ms: 1_800_000_061_000,
+            duration_ms: 61_000,
+            size: 3 << 20,
+            sha256: None,
+            state: state.to_owned(),
+            why: "waits\nfor\u{1b}it".to_owned(),
+            progress_bytes,
+            url: None,
+            tracks: Vec::new(),
+            dropped_tracks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_row_stays_on_its_line() {
+        let shown = table_row(&row("queued", 0), None);
+        assert!(shown.contains("cams/live/gate%201  waits\\nfor\\u{1b}it"), "{shown}");
+        assert!(shown.contains("2027-01-15T08:00:00Z  0:01:01     3.0 MiB"), "{shown}");
+    }
+
+    #[test]
+    fn rates_are_of_two_looks() {
+        let mut rates = Rates::default();
+        let begin = Instant::now();
+        assert_eq!(rates.of(&row("uploading", 1_000), begin), None);
+        let later = begin + Duration::from_secs(2);
+        let rate = rates.of(&row("uploading", 5_000), later);
+        assert_eq!(rate, Some(2_000));
+        assert!(table_row(&row("uploading", 5_000), rate).ends_with("4.8 KiB sent, 1.9 KiB/s"));
+        assert_eq!(rates.of(&row("delivered", 5_000), later), None);
+    }
+}
