@@ -52,7 +52,7 @@ fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
         "rules": [{"DomainName": "", "AppName": "", "StreamName": "cam", "TemplateName": "t"}]}"#;
     let set = RuleSet::parse(document.as_bytes()).expect("valid");
     let rules = Arc::new(ArcSwap::from_pointee(RuleTable::new([(Layer::Fleet, &set)])));
-    let settings = RecorderSettings { keep_all, hls_clip_max_s: 3_600, sample_bytes_max: 1 << 19 };
+    let settings = RecorderSettings::for_slots(SLOT_BYTES, keep_all, 3_600);
     Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings)
 }
 
@@ -89,6 +89,20 @@ fn feed(session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
         session.sample(sample, at(index * 40)).expect("taken");
     }
 }
+
+/// One sample of a track with this configuration, at a source time and an arrival time.
+fn feed_one(session: &mut RecordedSession, config: &'static [u8], dts: i64, arrival: u64) {
+    let shape = Shape::Video { width: 64, height: 64 };
+    let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
+    session.tracks(&[Track { id, codec, timescale, config: config.into(), shape }]);
+    let data = Bytes::from_static(&[7; 64]);
+    session
+        .sample(Sample { track: id, dts, pts: dts, key: true, data }, at(arrival))
+        .expect("taken");
+}
+
+const CONFIG_A: &[u8] = &[1, 66, 0, 30, 255, 225, 0, 0, 1, 0, 0];
+const CONFIG_B: &[u8] = &[1, 77, 0, 30, 255, 225, 0, 0, 1, 0, 0];
 
 /// Feeds no faster than the ring writes: a lane holds seven fragments.
 fn feed_paced(ring: &Ring, session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
@@ -301,4 +315,50 @@ fn a_stream_without_a_rule_leaves_nothing_in_the_ring_and_keep_all_keeps_it() {
     assert!(files.is_empty(), "ring-only media is no file: {files:?}");
     drop(clip);
     threads.close(&ring);
+}
+
+#[test]
+fn a_change_of_parameters_or_time_begins_new_mp4_files_and_a_new_part_of_the_hls_file() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 16);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    for index in 0..4 {
+        feed_one(&mut session, CONFIG_A, 10_000 + index * 500, index as u64 * 500);
+    }
+    // Other parameters, time goes on; then the source's clock jumps back by eight seconds.
+    for index in 4..8 {
+        feed_one(&mut session, CONFIG_B, 10_000 + index * 500, index as u64 * 500);
+    }
+    for index in 8..12 {
+        feed_one(&mut session, CONFIG_B, index * 500, index as u64 * 500);
+    }
+    session.end("finished", at(6_000));
+    let done = |files: &[FileRecord]| {
+        files.len() == 4 && files.iter().all(|file| file.state == FileState::Waiting)
+    };
+    let files = wait_for(&ring, "one HLS file and three MP4 files", done);
+    let hls = ring.open_file_clip(by_format(&files, FileFormat::Hls)[0].id).expect("there");
+    let parts: Vec<(bool, u8)> =
+        hls.parts().iter().map(|part| (part.discontinuity, part.tracks[0].config[1])).collect();
+    assert_eq!(parts, [(false, 66), (true, 77), (true, 77)]);
+    for file in by_format(&files, FileFormat::Mp4) {
+        let clip = ring.open_file_clip(file.id).expect("there");
+        assert_eq!((clip.parts().len(), clip.fragment_count()), (1, 4), "{file:?}");
+        assert_eq!(file.duration_ms, 2_000);
+    }
+    threads.close(&ring);
+}
+
+#[test]
+fn what_flash_cannot_take_is_dropped_whole_and_its_file_begins_with_what_follows() {
+    let dir = tempfile::tempdir().expect("scratch");
+    format(dir.path(), 8);
+    let (ring, threads) = open(dir.path());
+    // The writer is gone: nothing takes fragments from the lane any more.
+    threads.close(&ring);
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed(&mut session, 0, 1_000, 100);
+    assert!(session.dropped_fragments() >= 30, "the lane holds seven of forty fragments");
+    session.end("finished", at(40_000));
 }

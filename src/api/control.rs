@@ -165,7 +165,7 @@ impl Context {
 
     async fn answer(&self, request: Request, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
         match request {
-            Request::Ls => self.list(to).await,
+            Request::Ls {} => self.list(to).await,
             Request::Explain { stream, at } => {
                 let report = self.explain(&stream_key(&stream)?, at.map(UnixMillis)).await?;
                 write_line(to, &report).await

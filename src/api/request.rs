@@ -15,7 +15,7 @@ pub const REQUEST_BYTES_MAX: usize = 16 << 10;
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// All files: a [`FileRow`](crate::api::report::FileRow) a line, then [`Listed`].
-    Ls,
+    Ls {},
     /// One [`ExplainReport`](crate::api::report::ExplainReport).
     Explain {
         /// The stream key.

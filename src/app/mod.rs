@@ -26,7 +26,6 @@ use crate::delivery::board::Board;
 use crate::delivery::ring_shelf::RingShelf;
 use crate::delivery::settings::DeliverySettings;
 use crate::delivery::worker::Worker;
-use crate::domain::limits::SAMPLE_BYTES_MAX;
 use crate::domain::matching::RuleTable;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::{AnyPublisher, RtmpListener};
@@ -42,8 +41,6 @@ use crate::ring::identity::RingIdentity;
 
 /// Streams are given this long to end at shutdown.
 const STREAMS_END_WITHIN: Duration = Duration::from_secs(3);
-/// Half a slot at most is one sample, so that a fragment always fits.
-const SAMPLES_PER_SLOT_MIN: u64 = 2;
 /// A clip may pin this part of the ring.
 const RING_PART_OF_A_CLIP: u64 = 4;
 /// The longest HLS file if the configuration gives none.
@@ -255,13 +252,8 @@ fn recorder_settings(config: &RingConfig, identity: &RingIdentity) -> RecorderSe
     let quarter = identity.capacity_bytes / RING_PART_OF_A_CLIP / ASSUMED_BYTES_PER_SECOND;
     let hls_clip_max =
         config.hls_clip_max.unwrap_or(HLS_CLIP_MAX.min(Duration::from_secs(quarter.max(60))));
-    let sample_bytes_max =
-        (identity.slot_bytes / SAMPLES_PER_SLOT_MIN).min(SAMPLE_BYTES_MAX as u64);
-    RecorderSettings {
-        keep_all: config.keep_all,
-        hls_clip_max_s: u32::try_from(hls_clip_max.as_secs()).unwrap_or(u32::MAX),
-        sample_bytes_max: usize::try_from(sample_bytes_max).expect("at most SAMPLE_BYTES_MAX"),
-    }
+    let hls_clip_max_s = u32::try_from(hls_clip_max.as_secs()).unwrap_or(u32::MAX);
+    RecorderSettings::for_slots(identity.slot_bytes, config.keep_all, hls_clip_max_s)
 }
 
 /// Binds what is configured and starts to accept.

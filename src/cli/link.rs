@@ -186,7 +186,7 @@ impl RunningBox {
         mut self,
         take: &mut dyn FnMut(FileRow) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.ask(&Request::Ls)?;
+        self.ask(&Request::Ls {})?;
         let mut rows = 0;
         loop {
             match self.line()? {

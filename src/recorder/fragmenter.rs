@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::ids::FragmentSequence;
-use crate::domain::limits::{
-    FRAGMENT_AGE_MS_MAX, FRAGMENT_AGE_MS_MIN, FRAGMENT_BYTES_TARGET, FRAGMENT_SAMPLES_MAX,
-};
+use crate::domain::limits::{FRAGMENT_AGE_MS_MAX, FRAGMENT_AGE_MS_MIN, FRAGMENT_SAMPLES_MAX};
 use crate::domain::sample::{Sample, Track};
 use crate::domain::time::{BootTime, Instant};
 use crate::media::fmp4::fragment_head;
@@ -17,6 +15,7 @@ use crate::ring::layout::SealRecordings;
 pub struct Fragmenter {
     segment: Arc<SegmentStart>,
     next: u32,
+    bytes_target: usize,
     /// Samples of each track, in the order of the segment's tracks.
     runs: Vec<Vec<Sample>>,
     samples: usize,
@@ -36,11 +35,13 @@ struct Opening {
 }
 
 impl Fragmenter {
-    /// A fragmenter for a segment; fragments are numbered from `next` on.
+    /// A fragmenter for a segment; fragments are numbered from `next` on and closed before they
+    /// grow over `bytes_target` media bytes (a single larger sample is a fragment of its own).
     #[must_use]
-    pub fn new(segment: Arc<SegmentStart>, next: FragmentSequence) -> Self {
+    pub fn new(segment: Arc<SegmentStart>, next: FragmentSequence, bytes_target: usize) -> Self {
         let runs = segment.tracks.iter().map(|_| Vec::new()).collect();
-        Fragmenter { segment, next: next.0, runs, samples: 0, bytes: 0, opening: None }
+        let next = next.0;
+        Fragmenter { segment, next, bytes_target, runs, samples: 0, bytes: 0, opening: None }
     }
 
     /// The segment.
@@ -63,7 +64,7 @@ impl Fragmenter {
         let age_ms = u64::try_from(now.since(opening.arrived.boot).as_millis()).unwrap_or(u64::MAX);
         age_ms >= FRAGMENT_AGE_MS_MAX
             || (key && age_ms >= FRAGMENT_AGE_MS_MIN)
-            || self.bytes + sample.data.len() > FRAGMENT_BYTES_TARGET
+            || self.bytes + sample.data.len() > self.bytes_target
             || self.samples >= FRAGMENT_SAMPLES_MAX
     }
 

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tracing::{error, info};
 
 use crate::domain::ids::{BootId, RecordingId, SessionId};
+use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::domain::matching::{Decision, Match, RuleTable};
 use crate::domain::recording::{Recording, RecordingPlan};
 use crate::domain::stream_key::StreamKey;
@@ -30,8 +31,25 @@ pub struct RecorderSettings {
     pub keep_all: bool,
     /// Longest HLS file, in seconds.
     pub hls_clip_max_s: u32,
+    /// A fragment is closed before it grows over this, in bytes.
+    pub fragment_bytes_target: usize,
     /// A larger sample is dropped, in bytes.
     pub sample_bytes_max: usize,
+}
+
+impl RecorderSettings {
+    /// Settings for slots of this size: half a slot at most is one sample and a quarter one
+    /// fragment of several, so that a fragment always fits.
+    #[must_use]
+    pub fn for_slots(slot_bytes: u64, keep_all: bool, hls_clip_max_s: u32) -> Self {
+        let slot_bytes = usize::try_from(slot_bytes).unwrap_or(usize::MAX);
+        RecorderSettings {
+            keep_all,
+            hls_clip_max_s,
+            fragment_bytes_target: FRAGMENT_BYTES_TARGET.min(slot_bytes / 4),
+            sample_bytes_max: SAMPLE_BYTES_MAX.min(slot_bytes / 2),
+        }
+    }
 }
 
 /// A stream that begins.

@@ -211,7 +211,8 @@ impl RecordedSession {
             init: init_segment(&self.tracks).into(),
         };
         self.segments += 1;
-        self.fragmenter = Some(Fragmenter::new(Arc::new(segment), self.sequence));
+        let target = self.parts().settings.fragment_bytes_target;
+        self.fragmenter = Some(Fragmenter::new(Arc::new(segment), self.sequence, target));
     }
 
     /// Ends the fragment that grows and hands it to the writer.
@@ -243,6 +244,12 @@ impl RecordedSession {
                 tracing::error!(%error, "a gap could not be entered into the ledger");
             }
         });
+    }
+
+    /// Whole fragments that flash could not take.
+    #[must_use]
+    pub fn dropped_fragments(&self) -> u64 {
+        self.dropped
     }
 
     /// Ends the session: what waits is handed to the writer, then the lane is given back.

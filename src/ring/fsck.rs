@@ -172,7 +172,9 @@ fn check_slot(
     let (end, last) = check.segments(&reader, &segments);
     let growing = [SlotState::Reserved as u8, SlotState::Open as u8].contains(&row.state);
     if growing {
-        check.growing(&reader, end, last);
+        let ours = spans.iter().filter(|span| span.generation == row.generation);
+        let durable = ours.map(|span| span.end).max().unwrap_or(0);
+        check.growing(&reader, end, durable, last);
     }
     if row.state == SlotState::Open as u8 && check.fragments == 0 && check.damages.is_empty() {
         check.wrong(0, None, "no good fragment where the catalog has some");
@@ -290,36 +292,53 @@ impl SlotCheck {
         segment
     }
 
-    /// What came after the ended segments: good up to the last good seal.
-    fn growing(&mut self, reader: &SlotReader<'_>, from: u64, last: Option<FoundSegment>) {
+    /// What came after the ended segments: good up to the last good seal, but at least to
+    /// `durable`, where the last span ends.
+    fn growing(
+        &mut self,
+        reader: &SlotReader<'_>,
+        from: u64,
+        durable: u64,
+        last: Option<FoundSegment>,
+    ) {
         let mut place = reader.place;
         let mut current = last;
         let mut offset = from;
-        let torn = loop {
-            if offset >= reader.slot_bytes {
-                return;
-            }
+        let mut skipping = false;
+        while offset < reader.slot_bytes {
             if let Some(segment) = reader.scanner.segment_start(offset, place) {
-                place.generation = segment.header.place.generation;
                 self.padding(reader, offset, 3, segment.media_offset);
+                place.generation = segment.header.place.generation;
                 offset = segment.media_offset;
                 current = Some(segment);
+                skipping = false;
                 continue;
             }
-            let Some(segment) = current.as_mut() else { return };
-            match reader.scanner.fragment(offset, place, segment) {
-                Ok(fragment) => {
+            let found = match &current {
+                Some(segment) => reader.scanner.fragment(offset, place, segment),
+                None => Err("no valid segment start"),
+            };
+            match (found, current.as_mut()) {
+                (Ok(fragment), Some(segment)) => {
                     offset = fragment.end;
                     self.good(reader, &fragment);
+                    // Only the last one is compared with.
                     segment.fragments = vec![fragment];
+                    skipping = false;
                 }
-                Err(what) => break what,
+                (Err(what), segment) if !skipping => {
+                    let safe = offset < durable
+                        || segment.is_some_and(|segment| {
+                            reader.was_durable(offset, place, segment.clone())
+                        });
+                    if !safe {
+                        return;
+                    }
+                    self.wrong(offset, None, what);
+                    skipping = true;
+                }
+                _ => offset = page_align(offset + 1),
             }
-        };
-        if let Some(segment) = current
-            && reader.was_durable(offset, place, segment)
-        {
-            self.wrong(offset, None, torn);
         }
     }
 
@@ -334,6 +353,7 @@ impl SlotCheck {
             if span.generation != self.row.generation {
                 self.wrong(start, Some(file), "its span is of another life of the slot");
             } else if told {
+                continue;
             } else if !self.begins.contains(&start) {
                 self.wrong(start, Some(file), "no fragment begins where its span does");
             } else if !self.ends.contains(&end) {

@@ -86,6 +86,9 @@ impl Lanes {
         };
         let ending = Arc::new(Ending::default());
         table.opened.push(WriterLane { consumer, ending: ending.clone(), stalled: None });
+        drop(table);
+        // So that a slot is ready when the first fragment comes.
+        self.wake();
         Some(StreamLane { producer: Some(producer), ending, lanes: self.clone() })
     }
 

@@ -7,9 +7,16 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
-use crate::load::{amf_call, amf_number, amf_text, chunks};
+use bytes::BytesMut;
+use edgerec::wire::rtmp::amf0::Value;
+use edgerec::wire::rtmp::chunk_writer::{ChunkWriter, Place};
+use edgerec::wire::rtmp::command::{command_body, status};
+use edgerec::wire::rtmp::message::COMMAND_AMF0;
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// Numbers of the calls of our own publisher that wait for an answer.
+const CONNECT: f64 = 1.0;
+const CREATE_STREAM: f64 = 4.0;
 
 /// Listens, says `ready ADDR`, and records every connection into a file of its own, for ever.
 pub fn serve(dir: &Path) -> io::Result<()> {
@@ -31,13 +38,13 @@ fn record(mut link: TcpStream, path: PathBuf) -> io::Result<()> {
     link.read_exact(&mut echo)?;
 
     let mut buffer = vec![0; BUFFER_BYTES];
-    for (asked, answer) in [
-        (
-            &b"connect"[..],
-            [amf_call("_result", 1.0), vec![5], status("NetConnection.Connect.Success")],
-        ),
-        (b"createStream", [amf_call("_result", 2.0), vec![5], amf_number(1.0)]),
-        (b"publish", [amf_call("onStatus", 0.0), vec![5], status("NetStream.Publish.Start")]),
+    let connected = status("status", "NetConnection.Connect.Success", "");
+    let publishing = status("status", "NetStream.Publish.Start", "");
+    let mut answers = ChunkWriter::default();
+    for (asked, name, call, about) in [
+        (&b"connect"[..], "_result", CONNECT, connected),
+        (b"createStream", "_result", CREATE_STREAM, Value::Number(1.0)),
+        (b"publish", "onStatus", 0.0, publishing),
     ] {
         let mut heard = Vec::new();
         while !heard.windows(asked.len()).any(|window| window == asked) {
@@ -47,7 +54,11 @@ fn record(mut link: TcpStream, path: PathBuf) -> io::Result<()> {
             }
             heard.extend_from_slice(&buffer[..count]);
         }
-        link.write_all(&chunks(3, 20, 0, &answer.concat(), 128))?;
+        let mut answer = BytesMut::new();
+        let place = Place { chunk_stream: 3, kind: COMMAND_AMF0, stream_id: 0 };
+        let body = command_body(name, call, &[Value::Null, about]);
+        answers.write(&mut answer, place, 0, [&body, &[]]);
+        link.write_all(&answer)?;
     }
 
     let mut file = File::create(path)?;
@@ -57,13 +68,4 @@ fn record(mut link: TcpStream, path: PathBuf) -> io::Result<()> {
             count => file.write_all(&buffer[..count])?,
         }
     }
-}
-
-/// An AMF0 object with a code.
-fn status(code: &str) -> Vec<u8> {
-    let mut bytes = vec![3, 0, 4];
-    bytes.extend(b"code");
-    bytes.extend(amf_text(code));
-    bytes.extend([0, 0, 9]);
-    bytes
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::edge_box::binary;
-use crate::support::process::{Process, Stdout, run_ok};
+use crate::support::process::{Process, Stdout};
 use crate::support::tool;
 use crate::support::wait::wait_until;
 
@@ -92,7 +92,7 @@ fn start_edgerec(disk: &Path, aside: &Path) -> Running {
     let binary = binary();
     let (config, rules) = (aside.join("edgerec.toml"), aside.join("rules.json"));
     let toml = format!(
-        "[ring]\npath = {:?}\ncapacity = \"1536MiB\"\n[rtmp]\nlisten = \"127.0.0.1:0\"\n\
+        "[ring]\npath = {:?}\ncapacity = \"1536MiB\"\ncreate = true\n[rtmp]\nlisten = \"127.0.0.1:0\"\n\
          [api]\nlisten = \"127.0.0.1:0\"\n[rules]\nfile = {:?}\n",
         disk.join("ring"),
         rules
@@ -104,14 +104,10 @@ fn start_edgerec(disk: &Path, aside: &Path) -> Running {
         "rules": [{"DomainName": "", "AppName": "live", "StreamName": "", "TemplateName": "all"}],
     });
     fs::write(&rules, all.to_string()).expect("the rules can be written");
-    let with_config = |what: &str| {
-        let mut command = Command::new(&binary);
-        command.arg(what).arg("--config").arg(&config);
-        command
-    };
-    run_ok(&with_config("format"));
+    let mut command = Command::new(&binary);
+    command.arg("run").arg("--config").arg(&config);
     let log = aside.join("edgerec.log");
-    let mut process = Process::start(&with_config("run"), "edgerec", &log, Stdout::Piped);
+    let mut process = Process::start(&command, "edgerec", &log, Stdout::Piped);
     let line = first_line(&mut process);
     let rtmp = line.split_whitespace().find_map(|word| word.strip_prefix("rtmp=")?.parse().ok());
     Running { processes: vec![process], addresses: vec![rtmp.expect("the box is ready")] }

@@ -1,6 +1,6 @@
 //! The streams bench: what recording costs, side by side with peers in one run.
 //!
-//! 20 publishers push H.264 and AAC at 4 Mbit/s for a while to each recorder in turn, on a fresh
+//! 20 publishers push H.264 and AAC at 4 Mbit/s from one thread for a while to each recorder in turn, on a fresh
 //! ext4 of its own. One table says processor time a stream-minute, memory, device bytes a media
 //! byte and flushes a second. Times are printed, never asserted: machines differ, ratios matter.
 //!
@@ -17,21 +17,17 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use edgerec::cli::demo::reel::Reel;
 
 use load::Load;
 use meter::Traffic;
 use recorders::Recorder;
-use support::media::Clip;
 use support::process::{run, run_ok};
 use support::{scratch, tool};
 
-/// 4 Mbit/s with its sound.
-const CLIP: Clip =
-    Clip { seconds: 20, fps: 25, gop: 50, b_frames: 0, video_kbps: 3_872, audio: true };
-/// The first key frames of the streams are spread over a GOP.
-const GOP: Duration = Duration::from_secs(2);
 const DISK_BYTES: u64 = 2 << 30;
 
 /// How a run is.
@@ -68,7 +64,7 @@ fn main() {
         rounds: u32::try_from(number("BENCH_ROUNDS", 1)).expect("few rounds"),
         only: std::env::var("BENCH_ONLY").ok(),
     };
-    let load = Load::from_flv(&CLIP.flv()).expect("the clip is FLV");
+    let reel = Arc::new(load::reel());
     let mut rows = Vec::new();
     for _ in 0..plan.rounds {
         for recorder in Recorder::ALL {
@@ -76,42 +72,28 @@ fn main() {
             let chosen = plan.only.as_deref().is_none_or(|only| only == recorder.name());
             if chosen || recorder == Recorder::Floor {
                 println!("{} ...", recorder.name());
-                rows.push(measure(recorder, &plan, &load));
+                rows.push(measure(recorder, &plan, &reel));
             }
         }
     }
     print_table(&plan, &rows);
 }
 
-fn measure(recorder: Recorder, plan: &Plan, load: &Load) -> Row {
+fn measure(recorder: Recorder, plan: &Plan, reel: &Arc<Reel>) -> Row {
     let dir = scratch("bench");
     let disk = Disk::new(dir.path());
     let running = recorder.start(plan.streams, &disk.mount, dir.path());
     let device_before = disk.traffic();
     let cpu_before_s = meter::processes(&running.ids()).expect("/proc is there").cpu_s;
 
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let began = Instant::now();
-    let (media_bytes, cost) = std::thread::scope(|scope| {
-        let mut stops = Vec::new();
-        let publishers: Vec<_> = (0..plan.streams)
-            .map(|stream| {
-                let (stop, stopped) = mpsc::channel();
-                stops.push(stop);
-                let to = running.address(stream);
-                let phase = GOP * u32::try_from(stream).expect("few streams")
-                    / u32::try_from(plan.streams).expect("few streams");
-                scope.spawn(move || load.push(to, &format!("cam{stream}"), began + phase, &stopped))
-            })
-            .collect();
-        let (_never, clock) = mpsc::channel::<()>();
-        // Nobody sends: this is the length of the run.
-        let _ = clock.recv_timeout(plan.time);
+    let (media_bytes, cost) = runtime.expect("the system gives a poller").block_on(async {
+        let load = Load::begin(reel, plan.streams, |stream| running.address(stream));
+        // Nothing is waited for: this is the length of the run.
+        let _ = tokio::time::timeout(plan.time, std::future::pending::<()>()).await;
         let cost = meter::processes(&running.ids()).expect("/proc is there");
-        drop(stops);
-        let sent = publishers.into_iter().map(|publisher| {
-            publisher.join().expect("a publisher does not panic").expect("the recorder takes all")
-        });
-        (sent.sum::<u64>(), cost)
+        (load.end().await, cost)
     });
     let seconds = began.elapsed().as_secs_f64();
     running.stop();
