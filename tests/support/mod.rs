@@ -22,6 +22,7 @@ pub mod process;
 pub mod publisher;
 pub mod push;
 pub mod recorded_ring;
+pub mod relay;
 pub mod s3_server;
 pub mod units;
 pub mod wait;
