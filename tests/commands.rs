@@ -4,12 +4,13 @@ mod support;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use edgerec::api::control::{ControlSocket, Decisions, socket_path};
 use edgerec::api::report::{ExplainReport, Transfer};
@@ -17,6 +18,8 @@ use edgerec::domain::ids::FileId;
 use edgerec::domain::matching::Decision;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::domain::time::UnixMillis;
+use edgerec::platform::flash::{Flash, FlashFile, FlashLock, Open, Space, SystemFlash};
+use edgerec::ring::fsck;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +30,7 @@ use support::packets::{assert_stretch_of, packets};
 use support::process::run;
 use support::recorded_ring::{BEGAN_MS, Recording, Sent, open};
 use support::scratch;
+use support::wait::wait_until;
 
 const KEY: &str = "cams/live/gate";
 
@@ -73,7 +77,7 @@ fn stdout(output: &Output) -> String {
 }
 
 /// Every file below a folder, with its content and time of change.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -275,6 +279,110 @@ fn fsck_names_the_slot_and_the_place_of_a_flipped_bit() {
     let output = edge.cli(&["fsck"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("catalog: state.db is damaged"), "{}", stdout(&output));
+    fs::remove_file(edge.ring().join("state.db")).expect("removed");
+    let output = edge.cli(&["fsck"]);
+    assert!(stdout(&output).contains("catalog: state.db is missing"), "{}", stdout(&output));
+    assert!(!edge.ring().join("state.db").exists(), "fsck repairs nothing");
+}
+
+#[test]
+fn a_slot_that_grows_is_good_up_to_its_last_seal_and_whole_before_it() {
+    let edge = BoxPlan::default().ring_setting("capacity", "\"64MiB\"").prepare();
+    edge.cli_ok(&["format"]);
+    let (ring, threads) = open(edge.ring());
+    let mut recording = Recording::begin(&ring, &record_all(&["Flv"]), KEY, 1);
+    recording.feed(&ring, &Sent::of_flv(&clip()));
+    // One slot holds it all, and the catalog has no row of it yet.
+    let slot = edge.ring().join("slots/000000.mp4");
+    let whole = fs::read(&slot).expect("read");
+    let fragments = boxes(&whole, b"moof");
+    let (second, last) = (fragments[1], fragments[fragments.len() - 1]);
+    let flip = |at: usize| {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&slot, &damaged).expect("written");
+        edge.cli(&["fsck"])
+    };
+    let torn = flip(last + 3_000);
+    assert_eq!(torn.status.code(), Some(0), "a torn end is no damage: {}", stdout(&torn));
+    let broken = flip(second + 3_000);
+    assert_eq!(broken.status.code(), Some(1));
+    let place = format!("slot 0 byte {second}: the checksum does not agree");
+    assert!(stdout(&broken).contains(&place), "{}", stdout(&broken));
+    fs::write(&slot, &whole).expect("written");
+    recording.end(&ring);
+    threads.close(&ring);
+}
+
+/// A file system on which the box reuses slot 0 the moment that somebody begins to read it.
+struct Reusing {
+    ring: PathBuf,
+    reused: AtomicBool,
+}
+
+impl Flash for Reusing {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FlashFile>> {
+        if path.ends_with("slots/000000.mp4") && !self.reused.swap(true, Ordering::Relaxed) {
+            let db = rusqlite::Connection::open(self.ring.join("state.db")).expect("opens");
+            db.execute_batch(
+                "UPDATE slot SET generation = generation + 1, state = 1 WHERE slot = 0;
+                 DELETE FROM segment WHERE slot = 0; DELETE FROM span WHERE slot = 0;
+                 UPDATE file SET state = 6",
+            )
+            .expect("entered");
+            fs::write(path, vec![0; 1 << 20]).expect("written");
+        }
+        SystemFlash.open(path, how)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        panic!("{} is made", path.display())
+    }
+
+    fn rename(&self, from: &Path, _: &Path) -> io::Result<()> {
+        panic!("{} is renamed", from.display())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        panic!("{} is removed", path.display())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        SystemFlash.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        SystemFlash.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        SystemFlash.exists(path)
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<SystemTime> {
+        SystemFlash.modified(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        SystemFlash.space(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>> {
+        SystemFlash.lock(path)
+    }
+}
+
+#[test]
+fn a_slot_that_is_reused_while_it_is_read_is_read_again() {
+    let edge = still_box();
+    record(&edge);
+    let reusing = Reusing { ring: edge.ring().to_owned(), reused: AtomicBool::new(false) };
+    let reusing = Arc::new(reusing);
+    let flash: Arc<dyn Flash> = reusing.clone();
+    let found = fsck::check(&flash, edge.ring(), Duration::from_secs(1)).expect("checked");
+    assert!(reusing.reused.load(Ordering::Relaxed), "slot 0 was never read");
+    assert_eq!(found.damages, []);
+    assert!(found.slots >= 1 && found.fragments > 0, "{found:?}");
 }
 
 /// What a box would know beside its ring.
@@ -334,6 +442,7 @@ fn a_running_box_is_asked_and_its_ring_may_be_checked_while_it_turns() {
     BufReader::new(&stream).read_line(&mut header).expect("answered");
     assert!(header.starts_with(r#"{"format":"mp4","objects""#), "{header}");
     drop(stream);
+    wait_until(Duration::from_secs(10), "the export gives up", || tasks.len() == 1);
 
     // The ring turns over more than once while it is checked.
     let turning = std::thread::scope(|scope| {
@@ -365,4 +474,35 @@ fn a_running_box_is_asked_and_its_ring_may_be_checked_while_it_turns() {
     assert!(!socket_path(edge.ring()).exists());
     threads.close(&ring);
     assert!(edge.cli_ok(&["fsck"]).contains("no damage"));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_no_answer() {
+    let edge = still_box();
+    let socket = UnixListener::bind(socket_path(edge.ring())).expect("bound");
+    let path = edge.dir().join("broken.mp4").to_string_lossy().into_owned();
+    let header = r#"{"format":"mp4","objects":[{"name":"","bytes":10}],"dropped_tracks":[]}"#;
+    let half = format!("{header}\nhalf!");
+    let told = |answer: &str, command: &[&str]| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = socket.accept().expect("accepted");
+                BufReader::new(&client).read_line(&mut String::new()).expect("asked");
+                client.write_all(answer.as_bytes()).expect("answered");
+            });
+            let output = edge.cli(command);
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {}", stdout(&output));
+            stderr(&output)
+        })
+    };
+    let export = ["export", "--file", "7", "-o", &path];
+    assert!(told(&half, &export).contains("broke off after 5 of 10 bytes"));
+    assert!(told(header, &export).contains("broke off its answer"));
+    assert!(told("{}\n", &export).contains("another version"));
+    let mut names =
+        fs::read_dir(edge.dir()).expect("listed").map(|e| e.expect("listed").file_name());
+    assert!(names.all(|name| !name.to_string_lossy().contains("broken")));
+    assert!(told("", &["ls"]).contains("broke off its answer"));
+    assert!(told("{\"listed\":3}\n", &["ls"]).contains("not whole"));
+    assert!(told("{\"error\":\"no \\u001b[2J\"}\n", &["ls"]).contains("no \\u{1b}[2J"));
 }

@@ -44,7 +44,7 @@ const CLIENTS_MAX: usize = 16;
 /// Pieces of an export between the reader and the client.
 const PIECES_AHEAD: usize = 2;
 /// Rows that are read from the catalog at once.
-const ROWS_AT_ONCE: u32 = 256;
+const ROWS_AT_ONCE: u32 = 2_048;
 /// A listener out of descriptors waits this long before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -7,10 +7,12 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::outcome::{Failure, print};
-use crate::config::{Config, ConfigFaults};
+use crate::config::{Config, ConfigFaults, RingConfig};
+use crate::domain::faults::Faults;
 use crate::domain::matching::{Decision, Layer, RuleTable};
 use crate::domain::rule_set::RuleSet;
 use crate::platform::flash::Flash;
+use crate::ring::identity::RingIdentity;
 
 /// What the check found.
 #[derive(Debug, Default)]
@@ -34,7 +36,15 @@ pub fn check(flash: &dyn Flash, path: &Path) -> Findings {
             return findings;
         }
     };
-    findings.summary.push(summary_of_ring(&config));
+    let RingConfig { path: ring, capacity_bytes, slot_bytes, .. } = &config.ring;
+    match RingIdentity::plan(ring, *capacity_bytes, *slot_bytes) {
+        Ok(plan) => findings.summary.push(summary_of_ring(ring, &plan)),
+        Err(_) => {
+            let mut faults = Faults::new();
+            faults.add("ring.capacity", "leaves no room for slots beside the catalog");
+            findings.faulty.push(ConfigFaults { path: path.to_owned(), faults });
+        }
+    }
     let Some(file) = &config.rules.file else {
         findings.summary.push("rules come from the fleet".to_owned());
         return findings;
@@ -101,11 +111,9 @@ impl Findings {
     }
 }
 
-fn summary_of_ring(config: &Config) -> String {
-    let ring = &config.ring;
-    let slots = ring.capacity_bytes / ring.slot_bytes;
-    let path = ring.path.display();
-    format!("ring {path}: {} bytes in {slots} slots", ring.capacity_bytes)
+fn summary_of_ring(path: &Path, plan: &RingIdentity) -> String {
+    let RingIdentity { capacity_bytes, slots, slot_bytes, .. } = plan;
+    format!("ring {}: {capacity_bytes} bytes, {slots} slots of {slot_bytes}", path.display())
 }
 
 fn summary_of_rules(rules: &RuleSet) -> String {
@@ -158,6 +166,8 @@ mod tests {
         let broken = checked("[ring]\nslot = 1\n[nope]\n", None);
         assert!(!broken.usable());
         assert_eq!(broken.json_lines().len(), 3);
+        let small = checked("[ring]\ncapacity = \"8MiB\"\nslot = \"1MiB\"\n", None);
+        assert!(small.json_lines()[0].contains(r#""place":"ring.capacity""#));
         let rules = checked("", Some(r#"{"revision": 0}"#));
         assert!(!rules.usable());
         let line = &rules.json_lines()[0];

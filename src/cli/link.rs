@@ -15,7 +15,7 @@ use crate::api::export::{Export, PIECE_BYTES};
 use crate::api::report::{ExplainReport, ExportHeader, FileRow};
 use crate::api::request::{ExportOrder, Listed, Refusal, Request};
 use crate::cli::landing::Landing;
-use crate::cli::outcome::Failure;
+use crate::cli::outcome::{Failure, printable};
 use crate::config::Config;
 use crate::domain::ids::FileId;
 use crate::domain::stream_key::StreamKey;
@@ -32,7 +32,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Longest line of an answer, in bytes.
 const LINE_BYTES_MAX: u64 = 8 << 20;
 /// Rows that are read from the catalog at once.
-const ROWS_AT_ONCE: u32 = 256;
+const ROWS_AT_ONCE: u32 = 2_048;
 
 /// Media and what is known of it, for one question.
 pub enum Link {
@@ -196,7 +196,7 @@ impl RunningBox {
                 }
                 ListLine::End(end) if end.listed == rows => return Ok(()),
                 ListLine::End(_) => return Err(Failure::failed("the listing is not whole")),
-                ListLine::Refused(refusal) => return Err(Failure::Failed(refusal.error)),
+                ListLine::Refused(refusal) => return Err(refused(&refusal)),
             }
         }
     }
@@ -226,7 +226,7 @@ impl RunningBox {
     fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         match self.line()? {
             Answer::Given(answer) => Ok(answer),
-            Answer::Refused(refusal) => Err(Failure::Failed(refusal.error)),
+            Answer::Refused(refusal) => Err(refused(&refusal)),
         }
     }
 
@@ -240,6 +240,11 @@ impl RunningBox {
         serde_json::from_slice(&line)
             .map_err(|_| Failure::failed("the box gave an answer of another version"))
     }
+}
+
+/// The box may repeat what others have sent it.
+fn refused(refusal: &Refusal) -> Failure {
+    Failure::Failed(printable(&refusal.error))
 }
 
 fn lost(error: io::Error) -> Failure {

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { Failure::USAGE.into() };
         }
     };
-    match dispatch(cli, &mut io::stdout().lock()) {
+    match dispatch(cli, &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = failure.text() {

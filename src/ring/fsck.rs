@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
 use crate::platform::flash::{Flash, FlashFile, Open};
 use crate::ring::RingError;
+use crate::ring::catalog::database_path;
 use crate::ring::catalog::inventory::{Inventory, SegmentRow, SlotRow, SpanRow};
 use crate::ring::catalog::open::SlotState;
 use crate::ring::identity::RingIdentity;
@@ -89,6 +90,11 @@ pub fn check(
         }
     }
     let mut report = FsckReport { damages: of_catalog, ..FsckReport::default() };
+    let used = found.values().any(|slot| slot.holds_something);
+    if used && !flash.exists(&database_path(path)) {
+        let what = "state.db is missing, though slots hold media".to_owned();
+        report.damages.push(Damage { slot: None, offset: 0, file: None, what });
+    }
     for slot in found.into_values() {
         report.slots += u64::from(slot.holds_something);
         report.fragments += slot.fragments;

@@ -26,7 +26,7 @@ use crate::cli::demo::player::PlayError;
 use crate::cli::demo::progress::{Progress, size};
 use crate::cli::demo::reel::{Reel, ReelError};
 use crate::cli::demo::rest::deliver_rest;
-use crate::cli::demo::setup::Scratch;
+use crate::cli::demo::setup::Setup;
 use crate::cli::demo::show::{Hall, Show};
 use crate::domain::faults::Faults;
 use crate::platform::flash::{Flash, SystemFlash};
@@ -119,8 +119,8 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), DemoError> {
     let reel = Reel::parse(Bytes::from_static(CLIP))?;
     let dir = &arguments.dir;
     flash.create_dir_all(dir).map_err(|source| DemoError::Folder { path: dir.clone(), source })?;
-    let scratch = Scratch::new(&flash, &std::env::temp_dir())?;
-    let config = scratch.config(&flash, dir)?;
+    let setup = Setup::new(&flash)?;
+    let config = setup.config(&flash, dir)?;
     let mut hall =
         Hall { folder: Folder::watch(&flash, dir), progress: Progress::stderr(), delivered: 0 };
 

@@ -1,16 +1,14 @@
 //! What the demo's box is built from: a ring of its own in the system's temporary folder, and the
 //! ordinary configuration and rules, made in code.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use crate::cli::demo::DemoError;
 use crate::config::{Config, RulesFile, Target};
 use crate::domain::rule_set::RuleSet;
 use crate::platform::flash::Flash;
-use crate::platform::random::random_u64;
+use crate::platform::scratch::ScratchDir;
 
 /// The budget of the ring: slots, catalog and all.
 const RING_BYTES: u64 = 256 << 20;
@@ -51,45 +49,37 @@ const RULES: &str = r#"{
 }
 "#;
 
-/// A private folder that goes when this is dropped.
+/// A folder in the temporary one for ring and rules; it goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(super) struct Setup(ScratchDir);
 
-impl Scratch {
-    /// Makes a folder below `parent`, which must have room for the ring.
-    pub(super) fn new(flash: &dyn Flash, parent: &Path) -> Result<Scratch, DemoError> {
-        let failed = |source: io::Error| DemoError::Folder { path: parent.to_owned(), source };
-        let free_bytes = flash.space(parent).map_err(failed)?.free_bytes;
+impl Setup {
+    /// Makes the folder, if there is room for the ring.
+    pub(super) fn new(flash: &dyn Flash) -> Result<Setup, DemoError> {
+        let parent = std::env::temp_dir();
+        let failed = |source| DemoError::Folder { path: std::env::temp_dir(), source };
+        let free_bytes = flash.space(&parent).map_err(failed)?.free_bytes;
         let need_bytes = RING_BYTES + SPARE_BYTES;
         if free_bytes < need_bytes {
-            return Err(DemoError::NoRoom { path: parent.to_owned(), free_bytes, need_bytes });
+            return Err(DemoError::NoRoom { path: parent, free_bytes, need_bytes });
         }
-        let path = parent.join(format!("edgerec-demo-{:016x}", random_u64()));
-        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        Ok(Scratch(path))
+        Ok(Setup(ScratchDir::new().map_err(failed)?))
     }
 
     /// The configuration of a box whose ring lies here and that delivers to `folder`.
     pub(super) fn config(&self, flash: &dyn Flash, folder: &Path) -> Result<Config, DemoError> {
-        let mut config = Config::parse(CONFIG, &self.0, flash)?;
+        let mut config = Config::parse(CONFIG, self.0.path(), flash)?;
         RuleSet::parse(RULES.as_bytes())?;
-        let rules = self.0.join("rules.json");
+        let rules = self.0.path().join("rules.json");
         fs::write(&rules, RULES)
             .map_err(|source| DemoError::Folder { path: rules.clone(), source })?;
-        config.ring.path = self.0.join("ring");
+        config.ring.path = self.0.path().join("ring");
         config.rules.file = Some(RulesFile { path: rules, named: true });
         if let Some(upload) = &mut config.upload {
             // Set here, not written above: a path need not be UTF-8.
             upload.target = Target::Directory { path: folder.to_owned() };
         }
         Ok(config)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed lies in the temporary folder, where it will be.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -101,11 +91,10 @@ mod tests {
 
     #[test]
     fn the_configuration_is_an_ordinary_one_and_leaves_nothing_behind() {
-        let parent = tempfile::tempdir().expect("scratch");
-        let scratch = Scratch::new(&SystemFlash, parent.path()).expect("room");
-        let config = scratch.config(&SystemFlash, Path::new("/here")).expect("sound");
+        let setup = Setup::new(&SystemFlash).expect("room");
+        let config = setup.config(&SystemFlash, Path::new("/here")).expect("sound");
         assert_eq!(config.ring.capacity_bytes, RING_BYTES);
-        assert!(config.ring.path.starts_with(parent.path()));
+        assert!(config.ring.path.starts_with(std::env::temp_dir()));
         let here = Target::Directory { path: "/here".into() };
         assert_eq!(config.upload.map(|upload| upload.target), Some(here));
         let file = config.rules.file.expect("named");
@@ -114,7 +103,9 @@ mod tests {
         for format in FileFormat::ALL {
             assert!(template.params(format).is_some(), "{format}");
         }
-        drop(scratch);
-        assert_eq!(fs::read_dir(parent.path()).expect("there").count(), 0);
+        let folder = config.ring.path.parent().expect("a folder of its own").to_owned();
+        assert!(folder.join("rules.json").exists());
+        drop(setup);
+        assert!(!folder.exists());
     }
 }

@@ -149,12 +149,12 @@ impl Show<'_, '_> {
 
     fn introduce(&mut self, server: SocketAddr) {
         let progress = &mut self.hall.progress;
-        let minutes = self.length.map_or_else(
+        let time = self.length.map_or_else(
             || "until Ctrl-C".to_owned(),
             |length| format!("for {} s", length.as_secs()),
         );
         progress.say(&format!(
-            "A box records rtmp://{server}/{APP}/{STREAM} {minutes} as FLV, HLS, MP4 and AAC."
+            "A box records rtmp://{server}/{APP}/{STREAM} {time} as FLV, HLS, MP4 and AAC."
         ));
         progress
             .say(&format!("Files are delivered to {} when their stream ends.", self.dir.display()));
