@@ -2,6 +2,7 @@
 //! waiting for its turn. There is always a reason in words.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,26 @@ pub enum Standing {
 pub struct Board {
     state: Mutex<State>,
     file_rest: Rest,
+    totals: Totals,
+}
+
+/// What was delivered since the start; only grows.
+#[derive(Default)]
+struct Totals {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What was delivered since the program started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// Files that the target has confirmed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Attempts that failed.
+    pub failures: u64,
 }
 
 struct State {
@@ -66,7 +87,27 @@ impl Board {
                 stopped: None,
             }),
             file_rest: settings.file_rest,
+            totals: Totals::default(),
         }
+    }
+
+    /// What was delivered since the start.
+    #[must_use]
+    pub fn delivered(&self) -> Delivered {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Totals { files, bytes, failures } = &self.totals;
+        Delivered { files: of(files), bytes: of(bytes), failures: of(failures) }
+    }
+
+    /// Counts a file of so many bytes that the target has confirmed.
+    pub(super) fn count_delivery(&self, bytes: u64) {
+        self.totals.files.fetch_add(1, Ordering::Relaxed);
+        self.totals.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt that failed.
+    pub(super) fn count_failure(&self) {
+        self.totals.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What a waiting file is doing.

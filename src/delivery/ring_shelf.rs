@@ -6,9 +6,7 @@ use crate::delivery::error::ErrorClass;
 use crate::delivery::path::ObjectPath;
 use crate::delivery::progress::Progress;
 use crate::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
-use crate::domain::file_name::{FileNamePattern, untrusted_name};
-use crate::domain::ids::{BootId, FileId};
-use crate::domain::time::{BootTime, UnixMillis};
+use crate::domain::ids::FileId;
 use crate::domain::upload_order::WaitingFile;
 use crate::media::render::{self, Rendering};
 use crate::ring::RingError;
@@ -56,7 +54,7 @@ impl Shelf for RingShelf {
         let name = match &record.name {
             Some(frozen) => frozen.clone(),
             None => {
-                let name = name_of(&record);
+                let name = record.file_name();
                 let frozen = name.clone();
                 self.ring
                     .catalog
@@ -121,19 +119,6 @@ impl Shelf for RingShelf {
             .call_blocking(move |catalog| catalog.set_state(file, state, &why, attempts))
             .map_err(shelf_error)
     }
-}
-
-/// The name of a file by its times and its VodFileName.
-fn name_of(record: &FileRecord) -> String {
-    let stream = record.key.stream();
-    if record.trusted {
-        let pattern = FileNamePattern::parse(&record.name_pattern).unwrap_or_default();
-        return pattern.expand(stream, UnixMillis(record.start_ms), UnixMillis(record.end_ms));
-    }
-    let lasted = u64::try_from(record.end_ms - record.start_ms).unwrap_or(0);
-    let start = BootTime(record.start_boot_ms);
-    let end = BootTime(record.start_boot_ms + lasted);
-    untrusted_name(stream, BootId(record.boot_id), start, end)
 }
 
 fn shelf_error(error: RingError) -> ShelfError {

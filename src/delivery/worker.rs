@@ -124,6 +124,7 @@ impl Worker {
             Ok(receipt) => {
                 tracing::info!(%file, url = receipt.url, size = receipt.size, "delivered");
                 self.board.target_works();
+                self.board.count_delivery(receipt.size);
                 self.board.finish(file);
             }
             Err(error) => self.settle_failure(file, &meter, &error).await,
@@ -132,6 +133,7 @@ impl Worker {
 
     async fn settle_failure(&self, file: FileId, meter: &Meter, error: &DeliveryError) {
         let (class, why) = (error.class(), error.explain());
+        self.board.count_failure();
         if meter.advanced() {
             self.board.progressed(file);
         }

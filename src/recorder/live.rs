@@ -49,6 +49,16 @@ impl LiveTable {
         self.table().len()
     }
 
+    /// How many are live, by the word of their decision.
+    #[must_use]
+    pub fn count_by_decision(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for live in self.table().values() {
+            *counts.entry(live.decision.word()).or_default() += 1;
+        }
+        counts
+    }
+
     fn table(&self) -> MutexGuard<'_, BTreeMap<StreamKey, LiveSession>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

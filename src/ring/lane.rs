@@ -15,6 +15,7 @@ use crate::domain::ids::RecordingId;
 use crate::domain::limits::{LANE_FRAGMENTS, STREAMS_MAX};
 use crate::domain::time::Instant;
 use crate::ring::fragment::{Fragment, SessionStart};
+use crate::ring::meters::RingMeters;
 
 type FragmentQueue = Queue<Box<Fragment>, LANE_FRAGMENTS>;
 type FragmentProducer = Producer<'static, Box<Fragment>>;
@@ -36,6 +37,8 @@ pub struct SessionEnd {
 /// All lanes of the box.
 #[derive(Default)]
 pub struct Lanes {
+    /// What went over the lanes and to flash.
+    pub meters: RingMeters,
     table: Mutex<Table>,
     writer: OnceLock<Thread>,
 }
@@ -122,7 +125,7 @@ impl StreamLane {
     /// Gives the fragment back if the lane is full.
     pub fn push(&mut self, fragment: Box<Fragment>) -> Result<(), Box<Fragment>> {
         let producer = self.producer.as_mut().expect("only `end` takes the producer");
-        producer.enqueue(fragment)?;
+        producer.enqueue(fragment).inspect_err(|_| self.lanes.meters.fragment_dropped())?;
         self.lanes.wake();
         Ok(())
     }

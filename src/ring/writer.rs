@@ -265,6 +265,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
+                    self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
                     self.held.push(Held { fragment, durable: Box::new(durable) });
                     return None;
                 }
@@ -275,6 +276,7 @@ impl Writer {
             }
         }
         self.dropped_fragments += 1;
+        self.lanes.meters.fragment_dropped();
         if self.dropped_fragments.is_power_of_two() {
             warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
         }
@@ -365,9 +367,11 @@ impl Writer {
         self.last_sync = StdInstant::now();
         if let Err(error) = self.sync_file_system() {
             error!(%error, "group sync failed; slots written since the last good one are closed");
+            self.lanes.meters.sync_failed();
             self.rewrite_held();
             return;
         }
+        self.lanes.meters.synced();
         self.dirty = false;
         for open in self.open.values_mut() {
             open.dirty = false;

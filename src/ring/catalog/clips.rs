@@ -6,7 +6,8 @@ use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::open::Span;
+use crate::ring::catalog::files::FileRecord;
+use crate::ring::catalog::open::{FileState, Span};
 use crate::ring::catalog::rows::{sql, unsql};
 use crate::ring::clip::Lease;
 use crate::ring::layout::SlotPlace;
@@ -44,6 +45,30 @@ impl CatalogState {
             return Err(RingError::Gone(format!("file {file}")));
         }
         Ok(self.leased(spans))
+    }
+
+    /// Whether the ring still has all media of a file, as far as its spans tell. Media that was
+    /// delivered may be overwritten slot by slot.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn holds_file(&self, file: &FileRecord) -> Result<bool, RingError> {
+        if file.state == FileState::Evicted {
+            return Ok(false);
+        }
+        let (spans, gapless): (i64, bool) = self
+            .db
+            .prepare_cached(
+                "SELECT count(*), count(*) = coalesce(max(place) + 1, 0) FROM span
+                 WHERE file = ?1",
+            )
+            .and_then(|mut query| {
+                query.query_row([sql(file.id.0)], |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(RingError::catalog("counting spans"))?;
+        let mut growing = self.open_files.values();
+        let grows = growing.any(|open| open.id == file.id && open.span.is_some());
+        Ok(gapless && (spans > 0 || grows))
     }
 
     /// The segments of a stream that overlap a range of wall time, the growing one included.

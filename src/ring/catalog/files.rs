@@ -2,9 +2,11 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use crate::domain::file_name::{FileNamePattern, untrusted_name};
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{FileId, RecordingId, SessionId};
+use crate::domain::ids::{BootId, FileId, RecordingId, SessionId};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{BootTime, UnixMillis};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::FileState;
@@ -57,6 +59,25 @@ pub struct FileRecord {
     pub queue_number: u64,
     /// Deliveries tried.
     pub attempts: u32,
+}
+
+impl FileRecord {
+    /// The name of the file: the frozen one, else by its times and its VodFileName.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        if let Some(frozen) = &self.name {
+            return frozen.clone();
+        }
+        let stream = self.key.stream();
+        if self.trusted {
+            let pattern = FileNamePattern::parse(&self.name_pattern).unwrap_or_default();
+            return pattern.expand(stream, UnixMillis(self.start_ms), UnixMillis(self.end_ms));
+        }
+        let lasted = u64::try_from(self.end_ms - self.start_ms).unwrap_or(0);
+        let start = BootTime(self.start_boot_ms);
+        let end = BootTime(self.start_boot_ms + lasted);
+        untrusted_name(stream, BootId(self.boot_id), start, end)
+    }
 }
 
 const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,

@@ -9,6 +9,7 @@
 
 pub mod clips;
 pub mod durable;
+pub mod figures;
 pub mod files;
 pub mod history;
 pub mod inventory;
