@@ -1,4 +1,5 @@
-//! The HTTP interface. So far it says only whether the box is well (`/healthz`).
+//! The HTTP interface: who may connect, and whether the box is well (`/healthz`). What else it
+//! serves comes as routes. Who takes nothing of an answer for a while is given up.
 //!
 //! Without a secret it is for programs of this machine alone: a request whose `Host` is no
 //! loopback name (DNS rebinding), or whose `Origin` is another one (a web page), is refused.
@@ -24,10 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
+use crate::api::impatient::Impatient;
 use crate::platform::net::{Listener, Net};
 
 /// A client may take this long for the head of a request; also the longest idle time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client may take nothing of its answer for this long.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Connections at the same time; more are closed at once.
@@ -67,10 +71,10 @@ impl HttpServer {
         self.listener.local_addr()
     }
 
-    /// Answers until `shutdown`; connections are tasks of `tasks`.
-    pub async fn run(self, tasks: TaskTracker, shutdown: CancellationToken) {
+    /// Answers with `routes` until `shutdown`; connections are tasks of `tasks`.
+    pub async fn run(self, routes: Router, tasks: TaskTracker, shutdown: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let router = router(self.access);
+        let router = router(self.access, routes);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -95,7 +99,7 @@ impl HttpServer {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service);
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 let _permit = permit;
@@ -112,8 +116,8 @@ impl HttpServer {
     }
 }
 
-fn router(access: Access) -> Router {
-    Router::new()
+fn router(access: Access, routes: Router) -> Router {
+    routes
         .route("/healthz", get(healthz))
         .layer(middleware::from_fn_with_state(access, refuse_strangers))
 }
@@ -170,7 +174,7 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = HttpServer::bind(&SystemNet, addr, access).await.expect("bound");
         let (bound, shutdown) = (server.local_addr().expect("bound"), CancellationToken::new());
-        tokio::spawn(server.run(TaskTracker::new(), shutdown.clone()));
+        tokio::spawn(server.run(Router::new(), TaskTracker::new(), shutdown.clone()));
         (bound, shutdown)
     }
 

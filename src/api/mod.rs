@@ -1,10 +1,15 @@
-//! What answers questions about the box: the control socket for the command line, and HTTP.
+//! What answers questions about the box: the control socket for the command line, and HTTP with
+//! files and metrics.
 
 pub mod control;
 pub mod export;
+pub mod files;
 pub mod http;
+pub mod impatient;
+pub mod metrics;
 pub mod report;
 pub mod request;
+pub mod signed_url;
 
 use crate::media::render::RenderError;
 use crate::ring::RingError;

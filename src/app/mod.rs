@@ -6,6 +6,7 @@ mod decisions;
 mod rules;
 mod sources;
 mod target;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api::control::ControlSocket;
-use crate::api::http::{Access, HttpServer};
 use crate::app::bridge::RecorderIntake;
 use crate::app::decisions::BoxDecisions;
 use crate::app::rules::RulesWatch;
+use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::board::Board;
 use crate::delivery::ring_shelf::RingShelf;
@@ -163,8 +164,8 @@ pub async fn run_on(
         }
     };
     let listeners = listen(&config, &platform, &intake, &admission, &tasks, &shutdown).await;
-    let addresses = match listeners {
-        Ok(addresses) => addresses,
+    let (addresses, web) = match listeners {
+        Ok(listeners) => listeners,
         Err(error) => {
             shutdown.cancel();
             drop(intake);
@@ -195,6 +196,10 @@ pub async fn run_on(
         after_streams.spawn(worker.run(background.clone()));
         board
     });
+    if let Some(web) = web {
+        let (clock, live, board) = (platform.clock.clone(), live.clone(), board.clone());
+        web.start(WebParts { ring: ring.clone(), clock, live, board }, &tasks, &shutdown);
+    }
     let decisions =
         Arc::new(BoxDecisions { rules: table, live, board, clock: platform.clock.clone() });
     after_streams.spawn(control.run(
@@ -264,7 +269,7 @@ async fn listen(
     admission: &Admission,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<Ready, AppError> {
+) -> Result<(Ready, Option<Web>), AppError> {
     let mut ready = Ready { rtmp: None, api: None };
     if let Some(addr) = config.rtmp.listen {
         let failed = |source| AppError::Listen { addr, what: "rtmp", source };
@@ -281,17 +286,11 @@ async fn listen(
         ready.rtmp = Some(listener.local_addr().map_err(failed)?);
         tasks.spawn(listener.run(tasks.clone(), shutdown.clone()));
     }
-    if let Some(addr) = config.api.listen {
-        let failed = |source| AppError::Listen { addr, what: "api", source };
-        let access = match config.api.credentials {
-            Some(_) => Access::Signed,
-            None => Access::Loopback,
-        };
-        let server = HttpServer::bind(&*platform.net, addr, access).await.map_err(failed)?;
-        ready.api = Some(server.local_addr().map_err(failed)?);
-        tasks.spawn(server.run(tasks.clone(), shutdown.clone()));
+    let web = Web::bind(&config.api, &*platform.net).await?;
+    if let Some(web) = &web {
+        ready.api = Some(web.addr);
     }
-    Ok(ready)
+    Ok((ready, web))
 }
 
 /// The rules in force, for those that only read them.

@@ -23,6 +23,7 @@ pub struct BoxPlan {
     binary: PathBuf,
     ring: Option<PathBuf>,
     ring_settings: Vec<(String, String)>,
+    api_settings: String,
     sections: String,
     rules: Value,
     environment: Vec<(String, String)>,
@@ -38,6 +39,7 @@ impl Default for BoxPlan {
             binary: binary(),
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            api_settings: String::new(),
             sections: String::new(),
             rules: record_all(&["Flv"]),
             environment: Vec::new(),
@@ -63,6 +65,12 @@ impl BoxPlan {
     pub fn ring_setting(mut self, key: &str, toml: &str) -> BoxPlan {
         self.ring_settings.retain(|(set, _)| set != key);
         self.ring_settings.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Adds lines of `[api]`, in TOML.
+    pub fn api_setting(mut self, toml: &str) -> BoxPlan {
+        self.api_settings.push_str(toml);
         self
     }
 
@@ -323,10 +331,11 @@ impl EdgeBox {
 
     fn write_config(&self) {
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\n\n[api]\nlisten = \"{}\"\n\n\
+            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\n\n[api]\nlisten = \"{}\"\n{}\n\
              [rules]\nfile = {}\n\n[ring]\npath = {}\n",
             self.rtmp,
             self.api,
+            self.plan.api_settings,
             toml_text(&self.dir.path().join("rules.json")),
             toml_text(&self.ring),
         );
