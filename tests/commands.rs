@@ -156,6 +156,8 @@ fn a_ring_at_rest_is_listed_explained_and_exported_and_not_touched() {
     let flv = row_of(&rows, "flv");
     assert_eq!((flv["domain"].as_str(), flv["state"].as_str()), (Some("cams"), Some("waiting")));
     assert_eq!(flv["start_ms"], BEGAN_MS);
+    let media_bytes = clip().metadata().expect("there").len();
+    assert!(flv["size"].as_u64() > Some(media_bytes * 9 / 10), "{flv}");
     assert_eq!(flv["tracks"], serde_json::json!(["h264", "aac"]));
     assert!(edge.cli_ok(&["ls"]).contains(KEY));
 

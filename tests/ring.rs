@@ -326,10 +326,17 @@ fn a_change_of_parameters_or_time_begins_new_mp4_files_and_a_new_part_of_the_hls
     for index in 0..4 {
         feed_one(&mut session, CONFIG_A, 10_000 + index * 500, index as u64 * 500);
     }
+    let reached = |arrival: i64| {
+        wait_for(&ring, "what was fed is durable", |files| {
+            files.iter().any(|file| file.end_ms - 1_800_000_000_000 >= arrival)
+        });
+    };
+    reached(1_000);
     // Other parameters, time goes on; then the source's clock jumps back by eight seconds.
     for index in 4..8 {
         feed_one(&mut session, CONFIG_B, 10_000 + index * 500, index as u64 * 500);
     }
+    reached(3_000);
     for index in 8..12 {
         feed_one(&mut session, CONFIG_B, index * 500, index as u64 * 500);
     }

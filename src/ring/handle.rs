@@ -219,6 +219,8 @@ pub(super) fn open_catalog(
         || CatalogState::open(path, identity.clone(), clock.clone(), settings, leases.clone());
     match open() {
         Ok(state) => Ok((state, new)),
+        // Written by a newer program: not damaged, only not ours to read.
+        Err(foreign @ RingError::Foreign { .. }) => Err(foreign),
         Err(problem) => {
             warn!(%problem, cause = ?std::error::Error::source(&problem),
                 "state.db is damaged; it is moved aside and made anew from the slots");

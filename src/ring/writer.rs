@@ -223,13 +223,15 @@ impl Writer {
         }
     }
 
-    /// Keeps spare slots at hand: one for each live stream, at most a quarter of the ring.
+    /// Keeps spare slots at hand: one for each live stream, at most a quarter of the ring, and never
+    /// fewer than half as many for longer than the catalog takes to answer.
     fn ask_for_slots(&mut self) {
         let most = (self.slots.identity.slots as usize / 4).max(1);
         let wanted = self.opened.len().clamp(1, most);
         let mut state = self.desk.state();
         let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
-        if state.ready.len() < wanted && !state.asked && again {
+        // Each answer costs flushes of the device, so they are asked for by the handful.
+        if state.ready.len() < wanted.div_ceil(2) && !state.asked && again {
             state.asked = true;
             self.last_asked = StdInstant::now();
             let count = wanted - state.ready.len();

@@ -62,7 +62,8 @@ pub struct FileRecord {
 const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,
     file.recording, file.state, file.why, file.start_ms, file.end_ms, file.trusted,
     file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.name,
-    file.size, file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
+    coalesce(file.size, (SELECT sum(span.end - span.start) FROM span WHERE span.file = file.id)),
+    file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
     file.attempts, file.queue_number FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 

@@ -48,6 +48,7 @@ CREATE INDEX file_state ON file (state, id);
 CREATE INDEX file_recording ON file (recording, format);
 CREATE INDEX file_session ON file (session);
 CREATE INDEX file_queue ON file (queue_number);
+CREATE INDEX file_start ON file (start_ms, id);
 -- A range of fragments of one segment that belongs to a file.
 CREATE TABLE span (
     file INTEGER NOT NULL, place INTEGER NOT NULL, slot INTEGER NOT NULL,
@@ -70,11 +71,22 @@ CREATE TABLE loss (
 /// # Errors
 /// It cannot be opened, is damaged, or was written by a newer program.
 pub fn open(path: &Path, identity: &RingIdentity) -> Result<Connection, RingError> {
-    open_database(path, identity).map_err(RingError::catalog("opening state.db"))
+    let what = RingError::catalog("opening state.db");
+    let mut db = open_database(path).map_err(what)?;
+    let what = RingError::catalog("reading the schema of state.db");
+    let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(what)?;
+    if version as usize > STEPS.len() {
+        let what = format!("state.db has schema {version}, this program knows {}", STEPS.len());
+        return Err(RingError::Foreign { path: path.to_owned(), what });
+    }
+    migrate(&mut db, version)
+        .and_then(|()| fill_slots(&mut db, identity))
+        .map_err(RingError::catalog("bringing state.db up to date"))?;
+    Ok(db)
 }
 
-fn open_database(path: &Path, identity: &RingIdentity) -> rusqlite::Result<Connection> {
-    let mut db = Connection::open(path)?;
+fn open_database(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "foreign_keys", "OFF")?;
@@ -88,7 +100,11 @@ fn open_database(path: &Path, identity: &RingIdentity) -> rusqlite::Result<Conne
             Some(check),
         ));
     }
-    migrate(&mut db)?;
+    Ok(db)
+}
+
+/// Each slot has its row.
+fn fill_slots(db: &mut Connection, identity: &RingIdentity) -> rusqlite::Result<()> {
     let transaction = db.transaction()?;
     let known: u32 = transaction.query_row("SELECT count(*) FROM slot", [], |row| row.get(0))?;
     if known < identity.slots {
@@ -98,19 +114,11 @@ fn open_database(path: &Path, identity: &RingIdentity) -> rusqlite::Result<Conne
             insert.execute(params![slot])?;
         }
     }
-    transaction.commit()?;
-    Ok(db)
+    transaction.commit()
 }
 
-/// Takes the schema from whatever step it stands at to the newest.
-fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
-    let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version as usize > STEPS.len() {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
-            Some(format!("state.db has schema {version}, this program knows {}", STEPS.len())),
-        ));
-    }
+/// Takes the schema from the step it stands at to the newest.
+fn migrate(db: &mut Connection, version: u32) -> rusqlite::Result<()> {
     for (step, sql) in (1_u32..).zip(STEPS).skip(version as usize) {
         let transaction = db.transaction()?;
         transaction.execute_batch(sql)?;
@@ -147,8 +155,10 @@ mod tests {
         let db = open(&path, &identity()).expect("open");
         db.pragma_update(None, "user_version", 99).expect("set");
         drop(db);
-        assert!(open(&path, &identity()).is_err());
+        let newer = open(&path, &identity()).map(|_| ());
+        assert!(matches!(newer, Err(RingError::Foreign { .. })), "{newer:?}");
         std::fs::write(&path, vec![7; 8192]).expect("damaged");
-        assert!(open(&path, &identity()).is_err());
+        let damaged = open(&path, &identity()).map(|_| ());
+        assert!(matches!(damaged, Err(RingError::Catalog { .. })), "{damaged:?}");
     }
 }
