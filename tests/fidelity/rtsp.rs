@@ -7,7 +7,7 @@ use crate::support::camera::Camera;
 use crate::support::edge_box::{BoxPlan, record_all};
 use crate::support::outbox::{Outbox, joined};
 use crate::support::scratch;
-use crate::support::units::{Audio, Media, Unit, Units, Video, hex};
+use crate::support::units::{Audio, Media, Units, Video, hex};
 
 const SECONDS: u32 = 6;
 /// RTP time is rounded once by the camera's payloader, and the tracks are aligned by its reports.
