@@ -20,6 +20,7 @@ use edgerec::media::fmp4::parse_moof;
 use edgerec::platform::clock::SystemClock;
 use edgerec::platform::flash::SystemFlash;
 use edgerec::recorder::live::LiveTable;
+use edgerec::recorder::rules::Rules;
 use edgerec::recorder::session::RecordedSession;
 use edgerec::recorder::{Beginning, Recorder, RecorderSettings, Session};
 use edgerec::ring::catalog::CatalogSettings;
@@ -51,7 +52,8 @@ fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
                        "HlsParam": {"Enable": 1}}],
         "rules": [{"DomainName": "", "AppName": "", "StreamName": "cam", "TemplateName": "t"}]}"#;
     let set = RuleSet::parse(document.as_bytes()).expect("valid");
-    let rules = Arc::new(ArcSwap::from_pointee(RuleTable::new([(Layer::Fleet, &set)])));
+    let rules =
+        Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::new([(Layer::Fleet, &set)]))));
     let settings = RecorderSettings::for_slots(SLOT_BYTES, keep_all, 3_600);
     Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings)
 }

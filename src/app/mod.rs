@@ -26,13 +26,13 @@ use crate::delivery::board::Board;
 use crate::delivery::ring_shelf::RingShelf;
 use crate::delivery::settings::DeliverySettings;
 use crate::delivery::worker::Worker;
-use crate::domain::matching::RuleTable;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::{AnyPublisher, RtmpListener};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
 use crate::recorder::live::LiveTable;
+use crate::recorder::rules::Rules;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogSettings;
@@ -134,7 +134,7 @@ pub async fn run_on(
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
     let rules_watch = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
-    let table = Arc::new(ArcSwap::from_pointee(rules_watch.table()));
+    let in_force = Arc::new(ArcSwap::from_pointee(Rules::first(rules_watch.table())));
     let target = config
         .upload
         .as_ref()
@@ -147,7 +147,7 @@ pub async fn run_on(
     let live = Arc::new(LiveTable::default());
     let recorder = Recorder::new(
         ring.clone(),
-        table.clone(),
+        in_force.clone(),
         live.clone(),
         recorder_settings(&config.ring, &ring.identity),
     );
@@ -179,7 +179,13 @@ pub async fn run_on(
         tasks.clone(),
         shutdown.clone(),
     );
-    tasks.spawn(rules::follow(rules_watch, table.clone(), pullers, shutdown.clone()));
+    tasks.spawn(rules::follow(
+        rules_watch,
+        in_force.clone(),
+        platform.clock.clone(),
+        pullers,
+        shutdown.clone(),
+    ));
     let after_streams = TaskTracker::new();
     let board = target.map(|target| {
         let settings = DeliverySettings::default();
@@ -196,7 +202,7 @@ pub async fn run_on(
         board
     });
     let decisions =
-        Arc::new(BoxDecisions { rules: table, live, board, clock: platform.clock.clone() });
+        Arc::new(BoxDecisions { rules: in_force, live, board, clock: platform.clock.clone() });
     after_streams.spawn(control.run(
         ring.clone(),
         decisions,
@@ -293,6 +299,3 @@ async fn listen(
     }
     Ok(ready)
 }
-
-/// The rules in force, for those that only read them.
-pub type RulesInForce = Arc<ArcSwap<RuleTable>>;
