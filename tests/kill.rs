@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use support::chance::Chance;
-use support::edge_box::EdgeBox;
+use support::edge_box::{BoxPlan, EdgeBox};
 use support::ffmpeg::Ffmpeg;
 use support::media::Clip;
 use support::packets::{assert_stretch_of, packets, video_end_ms};
@@ -34,7 +34,8 @@ fn a_killed_box_loses_at_most_the_promise_and_records_again() {
     let rounds = std::env::var("EDGEREC_KILLS").map_or(KILLS, |n| n.parse().expect("a number"));
     let mut chance = Chance::from_env("kill");
     let sent = packets(&CLIP.flv());
-    let mut edge = EdgeBox::start();
+    // Fewer slots than streams come and go: what a kill left open must not hold the ring.
+    let mut edge = BoxPlan::default().ring_setting("capacity", "\"128MiB\"").start();
     let mut lost = Vec::new();
     for round in 0..rounds {
         let names: Vec<String> = (0..STREAMS).map(|stream| format!("r{round}s{stream}")).collect();
