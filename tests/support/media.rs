@@ -1,7 +1,7 @@
 //! Media to send: made once by ffmpeg, kept in `target/tmp/media`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::ffmpeg::Ffmpeg;
@@ -23,12 +23,30 @@ pub fn made(ffmpeg: Ffmpeg, name: &str, arguments: &str) -> PathBuf {
                 other => command.arg(other),
             };
         }
-        // Made under a name of its own, so that tests side by side never see half a file.
-        let half = dir.join(format!("{}.half-{name}", std::process::id()));
+        let half = half_of(&path);
         run_ok(command.arg(&half));
-        fs::rename(&half, &path).expect("the file can be renamed");
+        keep_first(&half, &path);
     }
     path
+}
+
+/// A name of its own for a file being made, so that tests side by side never see half of it.
+fn half_of(path: &Path) -> PathBuf {
+    let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+    let thread = format!("{:?}", std::thread::current().id());
+    let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+    path.with_file_name(format!("half-{}-{thread}-{name}", std::process::id()))
+}
+
+/// The first to be ready is kept: encoders do not give the same bytes twice, and another test may
+/// already have sent what is there.
+fn keep_first(half: &Path, path: &Path) {
+    match fs::hard_link(half, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            panic!("{} cannot be kept: {error}", path.display())
+        }
+        _ => fs::remove_file(half).expect("the half-made name goes"),
+    }
 }
 
 /// What a clip is like. The picture changes all the time and carries its own clock.
@@ -70,10 +88,9 @@ impl Clip {
         );
         let path = dir.join(format!("{name}.flv"));
         if !path.exists() {
-            // Made under a name of its own, so that tests side by side never see half a file.
-            let half = dir.join(format!("{name}.{}.half", std::process::id()));
+            let half = half_of(&path);
             run_ok(self.maker().arg(&half));
-            fs::rename(&half, &path).expect("the clip can be renamed");
+            keep_first(&half, &path);
         }
         path
     }
