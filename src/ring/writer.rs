@@ -176,6 +176,8 @@ impl Writer {
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
+        // A crash left the slots of all its streams open, and some streams never come back.
+        self.close_idle();
         let mut stopping_since = StdInstant::now();
         loop {
             let stop = self.desk.state().stop;
