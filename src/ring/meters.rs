@@ -1,6 +1,7 @@
 //! What the ring did since the program started, for metrics: atomics that the writer thread and
 //! the streams count up where things happen. Nobody waits for anybody.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -73,14 +74,16 @@ impl RingMeters {
         self.fragments_dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn synced(&self) {
+    /// Counts a group sync by how it went.
+    pub(super) fn count_sync(&self, synced: io::Result<()>) -> io::Result<()> {
+        if synced.is_err() {
+            self.sync_failures.fetch_add(1, Ordering::Relaxed);
+            return synced;
+        }
         let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.synced_ms.store(ms, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn sync_failed(&self) {
-        self.sync_failures.fetch_add(1, Ordering::Relaxed);
+        synced
     }
 }
 
@@ -94,12 +97,13 @@ mod tests {
         meters.fragment_written(10);
         meters.fragment_written(5);
         meters.fragment_dropped();
-        meters.sync_failed();
+        let failed = meters.count_sync(Err(io::ErrorKind::Other.into()));
+        assert!(failed.is_err());
         let before = meters.read();
         assert_eq!((before.fragments_written, before.media_bytes_written), (2, 15));
         assert_eq!((before.fragments_dropped, before.syncs, before.sync_failures), (1, 0, 1));
-        meters.synced();
-        assert_eq!(meters.read().syncs, 1);
+        meters.count_sync(Ok(())).expect("as it went");
+        assert_eq!((meters.read().syncs, meters.read().sync_failures), (1, 1));
         assert!(meters.read().sync_age <= meters.began.elapsed());
     }
 }

@@ -371,11 +371,9 @@ impl Writer {
         self.last_sync = StdInstant::now();
         if let Err(error) = self.sync_file_system() {
             error!(%error, "group sync failed; slots written since the last good one are closed");
-            self.lanes.meters.sync_failed();
             self.rewrite_held();
             return;
         }
-        self.lanes.meters.synced();
         self.dirty = false;
         for open in self.open.values_mut() {
             open.dirty = false;
@@ -394,13 +392,13 @@ impl Writer {
         if !self.dirty || sync_is_switched_off() {
             return Ok(());
         }
-        match self.open.values().next() {
+        self.lanes.meters.count_sync(match self.open.values().next() {
             Some(open) => open.file.sync_file_system(),
             None => {
                 let slot = self.slots.open(SlotIndex(0), Open::Read);
-                slot.map_err(std::io::Error::other)?.sync_file_system()
+                slot.map_err(std::io::Error::other).and_then(|slot| slot.sync_file_system())
             }
-        }
+        })
     }
 
     fn rewrite_held(&mut self) {
