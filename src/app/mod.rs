@@ -178,6 +178,7 @@ async fn serve(
     let streams = TaskTracker::new();
     let ends_streams = shutdown.clone().drop_guard();
     let addresses = listen(&config, &platform, &intake, &admission, &streams, &shutdown).await?;
+    streams.spawn(intake.clone().keep_time(shutdown.clone()));
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
     let following =

@@ -103,10 +103,12 @@ struct OpenSlot {
     live: bool,
 }
 
-/// A fragment that is written but not yet durable.
-struct Held {
-    fragment: Box<Fragment>,
-    durable: Box<DurableFragment>,
+/// What happened since the last good sync, to be told to the catalog, in order, after the next.
+enum Pending {
+    /// A fragment was written. It is kept until it is durable.
+    Written(Box<Fragment>, Box<DurableFragment>),
+    /// Anything else.
+    Happened(DurableEvent),
 }
 
 /// The thread's own state.
@@ -118,12 +120,10 @@ pub struct Writer {
     sync_interval: Duration,
     opened: Vec<WriterLane>,
     open: BTreeMap<StreamKey, OpenSlot>,
-    held: Vec<Held>,
+    pending: Vec<Pending>,
     /// To be written again after a failed sync, once there are slots.
     #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
     homeless: Vec<Box<Fragment>>,
-    /// Happened since the last good sync; told to the catalog after the next.
-    events: Vec<DurableEvent>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
     last_sync: StdInstant,
@@ -165,9 +165,8 @@ impl Writer {
             sync_interval,
             opened: Vec::new(),
             open,
-            held: Vec::new(),
+            pending: Vec::new(),
             homeless: Vec::new(),
-            events: Vec::new(),
             dirty: false,
             last_sync: StdInstant::now(),
             last_asked: StdInstant::now(),
@@ -187,7 +186,7 @@ impl Writer {
             self.ask_for_slots();
             self.drain_lanes();
             let due = self.last_sync.elapsed() >= self.sync_interval;
-            if (due || stop) && (self.dirty || !self.events.is_empty()) {
+            if (due || stop) && (self.dirty || !self.pending.is_empty()) {
                 self.sync();
             }
             if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
@@ -196,7 +195,7 @@ impl Writer {
             if !stop {
                 stopping_since = StdInstant::now();
             }
-            if self.dirty || !self.events.is_empty() || stop {
+            if self.dirty || !self.pending.is_empty() || stop {
                 let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
                 std::thread::park_timeout(left.max(Duration::from_millis(1)));
             } else {
@@ -220,7 +219,7 @@ impl Writer {
                         open.live = false;
                         open.segment = None;
                     }
-                    self.events.push(DurableEvent::SessionEnded(end));
+                    self.pending.push(Pending::Happened(DurableEvent::SessionEnded(end)));
                     self.close_idle();
                 }
             }
@@ -269,7 +268,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
-                    self.held.push(Held { fragment, durable: Box::new(durable) });
+                    self.pending.push(Pending::Written(fragment, Box::new(durable)));
                     return None;
                 }
                 Err(error) => {
@@ -282,11 +281,11 @@ impl Writer {
         if self.dropped_fragments.is_power_of_two() {
             warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
         }
-        self.events.push(DurableEvent::FragmentLost {
+        self.pending.push(Pending::Happened(DurableEvent::FragmentLost {
             session: fragment.segment.session.clone(),
             first_arrival: fragment.first_arrival,
             media_ms: fragment.media_end_ms - fragment.media_start_ms,
-        });
+        }));
         None
     }
 
@@ -327,7 +326,7 @@ impl Writer {
                 }
                 Err(error) => {
                     error!(%error, "a reserved slot cannot be opened");
-                    self.events.push(DurableEvent::SlotFailed(place));
+                    self.pending.push(Pending::Happened(DurableEvent::SlotFailed(place)));
                 }
             }
         }
@@ -343,13 +342,13 @@ impl Writer {
             warn!(slot = %open.place.slot, "the rest of a closed slot could not be marked free");
         }
         self.dirty = true;
-        self.events.push(DurableEvent::SlotClosed(open.place));
+        self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
     }
 
     /// A slot that failed is never written again in this life.
     fn fail_slot(&mut self, key: &StreamKey) {
         if let Some(open) = self.open.remove(key) {
-            self.events.push(DurableEvent::SlotFailed(open.place));
+            self.pending.push(Pending::Happened(DurableEvent::SlotFailed(open.place)));
         }
     }
 
@@ -376,9 +375,11 @@ impl Writer {
         for open in self.open.values_mut() {
             open.dirty = false;
         }
-        // In order: fragments first, so that closings and endings find them known.
-        let fragments = self.held.drain(..).map(|held| DurableEvent::Fragment(held.durable));
-        let events: Vec<DurableEvent> = fragments.chain(self.events.drain(..)).collect();
+        let told = self.pending.drain(..).map(|pending| match pending {
+            Pending::Written(_, durable) => DurableEvent::Fragment(durable),
+            Pending::Happened(event) => event,
+        });
+        let events: Vec<DurableEvent> = told.collect();
         self.catalog.post(move |state| {
             if let Err(error) = state.apply(events) {
                 error!(%error, "the catalog did not take what became durable");
@@ -405,9 +406,13 @@ impl Writer {
         for key in &failed {
             self.fail_slot(key);
         }
-        for held in std::mem::take(&mut self.held) {
-            if let Some(fragment) = self.place(held.fragment) {
-                self.homeless.push(fragment);
+        for pending in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Written(fragment, _) => {
+                    let homeless = self.place(fragment);
+                    self.homeless.extend(homeless);
+                }
+                Pending::Happened(event) => self.pending.push(Pending::Happened(event)),
             }
         }
     }
