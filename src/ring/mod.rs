@@ -22,6 +22,7 @@ pub mod handle;
 pub mod identity;
 pub mod lane;
 pub mod layout;
+mod open_slot;
 pub mod read_only;
 pub mod scan;
 pub mod slots;
