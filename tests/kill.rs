@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use support::chance::Chance;
-use support::edge_box::EdgeBox;
+use support::edge_box::{BoxPlan, EdgeBox};
 use support::ffmpeg::Ffmpeg;
 use support::media::Clip;
 use support::packets::{assert_stretch_of, packets, video_end_ms};
@@ -34,7 +34,8 @@ fn a_killed_box_loses_at_most_the_promise_and_records_again() {
     let rounds = std::env::var("EDGEREC_KILLS").map_or(KILLS, |n| n.parse().expect("a number"));
     let mut chance = Chance::from_env("kill");
     let sent = packets(&CLIP.flv());
-    let mut edge = EdgeBox::start();
+    // Fewer slots than streams come and go: what a kill left open must not hold the ring.
+    let mut edge = BoxPlan::default().ring_setting("capacity", "\"128MiB\"").start();
     let mut lost = Vec::new();
     for round in 0..rounds {
         let names: Vec<String> = (0..STREAMS).map(|stream| format!("r{round}s{stream}")).collect();
@@ -42,11 +43,13 @@ fn a_killed_box_loses_at_most_the_promise_and_records_again() {
         let ready = edge.start_again();
         assert!(ready <= READY_MAX, "round {round}: ready after {ready:?}");
         for (name, sent_ms) in names.iter().zip(sent_ms) {
-            let path = the_file(&edge, name);
-            Ffmpeg::System.assert_decodes(&path);
-            let kept = packets(&path);
-            assert_stretch_of(&kept, &sent, name);
-            let lost_ms = sent_ms - video_end_ms(&kept, FRAME_MS);
+            let kept_ms = the_file(&edge, name).map_or(0, |path| {
+                Ffmpeg::System.assert_decodes(&path);
+                let kept = packets(&path);
+                assert_stretch_of(&kept, &sent, name);
+                video_end_ms(&kept, FRAME_MS)
+            });
+            let lost_ms = sent_ms - kept_ms;
             assert!(lost_ms <= LOST_MS_MAX, "{name}: lost {lost_ms} ms");
             lost.push(lost_ms);
         }
@@ -72,10 +75,10 @@ fn push_and_kill(edge: &mut EdgeBox, names: &[String], run_ms: u64) -> Vec<i64> 
     pushers.iter().map(|pusher| pusher.sent_ms() + REPORT_AGE_MS).collect()
 }
 
-/// The one file that the box has of a stream.
-fn the_file(edge: &EdgeBox, name: &str) -> PathBuf {
+/// The file that the box has of a stream, if it was there long enough to have one.
+fn the_file(edge: &EdgeBox, name: &str) -> Option<PathBuf> {
     let rows: Vec<_> = edge.ls().into_iter().filter(|row| row["stream"] == name).collect();
-    assert_eq!(rows.len(), 1, "files of {name}: {rows:#?}");
-    let id = rows[0]["file_id"].as_str().expect("a row has a file id");
-    edge.export_file(id, &format!("{name}.flv"))
+    assert!(rows.len() <= 1, "files of {name}: {rows:#?}");
+    let id = rows.first()?["file_id"].as_str().expect("a row has a file id");
+    Some(edge.export_file(id, &format!("{name}.flv")))
 }

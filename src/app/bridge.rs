@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, StreamSink};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
-use crate::recorder::session::RecordedSession;
-use crate::recorder::{Beginning, Recorder, Session};
+use crate::recorder::stream::LiveStream;
+use crate::recorder::{Beginning, Recorder};
 
 /// Gives the streams of ingest to the recorder.
 pub struct RecorderIntake {
-    recorder: Recorder,
+    recorder: Arc<Recorder>,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 }
@@ -25,7 +25,7 @@ impl RecorderIntake {
     /// An intake over a recorder; streams are told to end at `shutdown`.
     #[must_use]
     pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
-        RecorderIntake { recorder, clock, shutdown }
+        RecorderIntake { recorder: Arc::new(recorder), clock, shutdown }
     }
 }
 
@@ -44,24 +44,20 @@ impl Intake for RecorderIntake {
             now: self.clock.now(),
             boot_id: self.clock.boot_id(),
         };
-        let session = self.recorder.begin(beginning, &mut random_u64).map_err(|_| Refusal::Full)?;
-        let cancelled = self.shutdown.child_token();
-        Ok(match session {
-            Session::Recorded(session) => {
-                Box::new(RecordedSink { session, clock: self.clock.clone(), cancelled })
-            }
-            Session::Unrecorded(entry) => Box::new(UnrecordedSink { _entry: entry, cancelled }),
-        })
+        let stream = LiveStream::begin(self.recorder.clone(), beginning, &mut random_u64)
+            .map_err(|_| Refusal::Full)?;
+        let (clock, cancelled) = (self.clock.clone(), self.shutdown.child_token());
+        Ok(Box::new(RecorderSink { stream, clock, cancelled }))
     }
 }
 
-struct RecordedSink {
-    session: Box<RecordedSession>,
+struct RecorderSink {
+    stream: LiveStream,
     clock: Arc<dyn Clock>,
     cancelled: CancellationToken,
 }
 
-impl StreamSink for RecordedSink {
+impl StreamSink for RecorderSink {
     fn cancelled(&self) -> CancellationToken {
         self.cancelled.clone()
     }
@@ -70,19 +66,19 @@ impl StreamSink for RecordedSink {
         for what in left_out {
             warn!(%what, "a track is left out");
         }
-        self.session.tracks(tracks);
+        self.stream.tracks(tracks);
     }
 
     fn origin(&mut self, track: TrackId, raw: i64) {
-        self.session.origin(track, raw);
+        self.stream.origin(track, raw);
     }
 
     fn script_data(&mut self, body: Bytes) {
-        self.session.script_data(body);
+        self.stream.script_data(body);
     }
 
     fn sample(&mut self, sample: Sample) {
-        if let Err(fault) = self.session.sample(sample, self.clock.now())
+        if let Err(fault) = self.stream.sample(sample, self.clock.now(), &mut random_u64)
             && !self.cancelled.is_cancelled()
         {
             warn!(%fault, "the stream is ended");
@@ -91,27 +87,6 @@ impl StreamSink for RecordedSink {
     }
 
     fn end(self: Box<Self>, cause: EndCause) {
-        self.session.end(&cause.to_string(), self.clock.now());
-    }
-}
-
-struct UnrecordedSink {
-    _entry: crate::recorder::live::LiveEntry,
-    cancelled: CancellationToken,
-}
-
-impl StreamSink for UnrecordedSink {
-    fn cancelled(&self) -> CancellationToken {
-        self.cancelled.clone()
-    }
-
-    fn tracks(&mut self, _: &[Track], _: &[String]) {}
-
-    fn script_data(&mut self, _: Bytes) {}
-
-    fn sample(&mut self, _: Sample) {}
-
-    fn end(self: Box<Self>, cause: EndCause) {
-        info!(%cause, "session ends");
+        self.stream.end(&cause.to_string(), self.clock.now());
     }
 }

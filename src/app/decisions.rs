@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use crate::api::control::Decisions;
 use crate::api::report::{ExplainReport, Transfer};
-use crate::app::RulesInForce;
 use crate::delivery::board::{Board, Standing};
 use crate::domain::ids::FileId;
-use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::clock::Clock;
 use crate::recorder::live::LiveTable;
+use crate::recorder::rules::RulesInForce;
 
 /// The box's own knowledge, for reports.
 pub(super) struct BoxDecisions {
@@ -24,11 +23,11 @@ pub(super) struct BoxDecisions {
 
 impl Decisions for BoxDecisions {
     fn explain(&self, key: &StreamKey, _at: Option<UnixMillis>) -> ExplainReport {
-        let now = self.rules.load().resolve(key);
+        let now = self.rules.load().table.resolve(key);
         // A live session keeps what it began with.
         let Some(live) = self.live.get(key) else { return ExplainReport::of_rules(key, &now) };
         let mut report = ExplainReport::of_rules(key, &live.decision);
-        report.stale = !same_content(&live.decision, &now);
+        report.stale = !live.decision.same_content(&now);
         if report.stale {
             report.reason = format!(
                 "the live session began under older rules: {}; the next session: {}",
@@ -45,14 +44,5 @@ impl Decisions for BoxDecisions {
             Standing::Uploading { bytes } => Transfer::Moving { bytes },
             Standing::Queued { why } => Transfer::Waiting { why },
         })
-    }
-}
-
-/// Whether both decide the same for a session, whatever the names of the templates.
-fn same_content(before: &Decision, now: &Decision) -> bool {
-    match (before.template(), now.template()) {
-        (Some(before), Some(now)) => before.same_content(now),
-        (None, None) => before.word() == now.word(),
-        _ => false,
     }
 }

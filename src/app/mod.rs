@@ -26,22 +26,23 @@ use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::board::Board;
 use crate::delivery::ring_shelf::RingShelf;
 use crate::delivery::settings::DeliverySettings;
+use crate::delivery::target::Target;
 use crate::delivery::worker::Worker;
-use crate::domain::matching::RuleTable;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
 use crate::recorder::live::LiveTable;
+use crate::recorder::rules::Rules;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogSettings;
 use crate::ring::handle::{Ring, RingSettings};
 use crate::ring::identity::RingIdentity;
 
-/// Streams are given this long to end at shutdown.
-const STREAMS_END_WITHIN: Duration = Duration::from_secs(3);
+/// Streams are given this long to end at shutdown, and so is what comes after them.
+const END_WITHIN: Duration = Duration::from_secs(3);
 /// A clip may pin this part of the ring.
 const RING_PART_OF_A_CLIP: u64 = 4;
 /// The longest HLS file if the configuration gives none.
@@ -134,8 +135,7 @@ pub async fn run_on(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    let rules_watch = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
-    let table = Arc::new(ArcSwap::from_pointee(rules_watch.table()));
+    let rules = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
     let target = config
         .upload
         .as_ref()
@@ -143,86 +143,96 @@ pub async fn run_on(
         .transpose()
         .map_err(AppError::Target)?;
     let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
-    let tasks = TaskTracker::new();
-    let background = CancellationToken::new();
-    let live = Arc::new(LiveTable::default());
-    let recorder = Recorder::new(
-        ring.clone(),
-        table.clone(),
-        live.clone(),
-        recorder_settings(&config.ring, &ring.identity),
-    );
-    let intake = Arc::new(RecorderIntake::new(recorder, platform.clock.clone(), shutdown.clone()));
-    let admission = Admission::new(platform.clock.clone());
-
-    let control = match ControlSocket::bind(&config.ring.path) {
-        Ok(control) => control,
-        Err(source) => {
-            drop(intake);
-            threads.close(&ring);
-            return Err(AppError::ControlSocket(source));
-        }
-    };
-    let listeners = listen(&config, &platform, &intake, &admission, &tasks, &shutdown).await;
-    let addresses = match listeners {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            shutdown.cancel();
-            drop(intake);
-            threads.close(&ring);
-            return Err(error);
-        }
-    };
-    let pullers = sources::Pullers::new(
-        intake.clone(),
-        admission.clone(),
-        platform.clock.clone(),
-        tasks.clone(),
-        shutdown.clone(),
-    );
-    tasks.spawn(rules::follow(rules_watch, table.clone(), pullers, shutdown.clone()));
-    let after_streams = TaskTracker::new();
-    let board = target.map(|target| {
-        let settings = DeliverySettings::default();
-        let board = Arc::new(Board::new(&settings));
-        let worker = Worker {
-            shelf: Arc::new(RingShelf::new(ring.clone())),
-            target,
-            clock: platform.clock.clone(),
-            board: board.clone(),
-            wake: ring.catalog.news(),
-            settings,
-        };
-        after_streams.spawn(worker.run(background.clone()));
-        board
-    });
-    let decisions =
-        Arc::new(BoxDecisions { rules: table, live, board, clock: platform.clock.clone() });
-    after_streams.spawn(control.run(
-        ring.clone(),
-        decisions,
-        after_streams.clone(),
-        background.clone(),
-    ));
-    ready(addresses);
-    drop(intake);
-
     let writer_ended = threads.ended();
+    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended };
+    let served = serve(parts, shutdown, ready).await;
+    threads.close(&ring);
+    served
+}
+
+/// What the box is made of, once everything that can be wrong with it was looked at.
+struct Parts {
+    platform: Platform,
+    config: Config,
+    rules: RulesWatch,
+    target: Option<Arc<dyn Target>>,
+    ring: Arc<Ring>,
+    writer_ended: CancellationToken,
+}
+
+/// Serves until `shutdown`, then ends streams first and everything else after them.
+async fn serve(
+    parts: Parts,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(Ready),
+) -> Result<(), AppError> {
+    let Parts { platform, config, rules, target, ring, writer_ended } = parts;
+    let in_force = Arc::new(ArcSwap::from_pointee(Rules::first(rules.table())));
+    let live = Arc::new(LiveTable::default());
+    let settings = recorder_settings(&config.ring, &ring.identity);
+    let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings);
+    let clock = platform.clock.clone();
+    let intake = Arc::new(RecorderIntake::new(recorder, clock.clone(), shutdown.clone()));
+    let admission = Admission::new(clock.clone());
+
+    let control = ControlSocket::bind(&config.ring.path).map_err(AppError::ControlSocket)?;
+    let streams = TaskTracker::new();
+    let ends_streams = shutdown.clone().drop_guard();
+    let addresses = listen(&config, &platform, &intake, &admission, &streams, &shutdown).await?;
+    let pullers =
+        sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
+    let following =
+        rules::follow(rules, in_force.clone(), clock.clone(), pullers, shutdown.clone());
+    streams.spawn(following);
+
+    let after_streams = TaskTracker::new();
+    let background = CancellationToken::new();
+    let board =
+        target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
+    let decisions = Arc::new(BoxDecisions { rules: in_force, live, board, clock });
+    after_streams.spawn(control.run(ring, decisions, after_streams.clone(), background.clone()));
+    ready(addresses);
+
     let broken = tokio::select! {
         () = shutdown.cancelled() => false,
         () = writer_ended.cancelled() => true,
     };
     info!("shutting down");
-    shutdown.cancel();
-    tasks.close();
-    if tokio::time::timeout(STREAMS_END_WITHIN, tasks.wait()).await.is_err() {
-        warn!("some streams did not end in time");
-    }
+    drop(ends_streams);
+    end_within("streams", &streams).await;
     background.cancel();
-    after_streams.close();
-    after_streams.wait().await;
-    threads.close(&ring);
+    end_within("transfers and readers", &after_streams).await;
     if broken { Err(AppError::WriterGone) } else { Ok(()) }
+}
+
+/// Starts to bring finished files to the target; tells where each stands.
+fn deliver(
+    target: Arc<dyn Target>,
+    ring: &Arc<Ring>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+    shutdown: CancellationToken,
+) -> Arc<Board> {
+    let settings = DeliverySettings::default();
+    let board = Arc::new(Board::new(&settings));
+    let worker = Worker {
+        shelf: Arc::new(RingShelf::new(ring.clone())),
+        target,
+        clock: clock.clone(),
+        board: board.clone(),
+        wake: ring.catalog.news(),
+        settings,
+    };
+    tasks.spawn(worker.run(shutdown));
+    board
+}
+
+/// Waits for tasks that were told to end.
+async fn end_within(what: &str, tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(END_WITHIN, tasks.wait()).await.is_err() {
+        warn!("some {what} did not end in time");
+    }
 }
 
 /// Opens the ring, or makes it first where the configuration says so.
@@ -294,6 +304,3 @@ async fn listen(
     }
     Ok(ready)
 }
-
-/// The rules in force, for those that only read them.
-pub type RulesInForce = Arc<ArcSwap<RuleTable>>;

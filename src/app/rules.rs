@@ -8,12 +8,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::app::RulesInForce;
 use crate::app::sources::Pullers;
 use crate::config::{ConfigFaults, RulesFile};
 use crate::domain::matching::{Layer, RuleTable};
 use crate::domain::rule_set::RuleSet;
+use crate::domain::rule_set::{Apply, ApplyMode};
+use crate::platform::clock::Clock;
 use crate::platform::flash::Flash;
+use crate::recorder::rules::RulesInForce;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,12 @@ impl RulesWatch {
         RuleTable::new(self.rules.iter().map(|rules| (Layer::Fleet, rules)))
     }
 
+    /// How live sessions take them.
+    fn apply(&self) -> Apply {
+        let restart = Apply { mode: ApplyMode::Restart, within_s: 0, disconnect: false };
+        self.rules.as_ref().map_or(restart, |rules| rules.apply)
+    }
+
     fn load(&self) -> Result<Option<RuleSet>, ConfigFaults> {
         let Some(file) = &self.file else { return Ok(None) };
         Ok(file.load(&*self.flash)?.map(|document| document.rules))
@@ -71,7 +79,7 @@ impl RulesWatch {
             Ok(rules) if rules == self.rules => false,
             Ok(rules) => {
                 let revision = rules.as_ref().map(|rules| rules.revision);
-                info!(?revision, "new rules; sessions that begin from now on take them");
+                info!(?revision, "new rules");
                 self.rules = rules;
                 true
             }
@@ -79,14 +87,15 @@ impl RulesWatch {
     }
 }
 
-/// Keeps `table` and the cameras in step with the file until `shutdown`.
+/// Keeps the rules in force and the cameras in step with the file until `shutdown`.
 pub(super) async fn follow(
     mut watch: RulesWatch,
-    table: RulesInForce,
+    in_force: RulesInForce,
+    clock: Arc<dyn Clock>,
     mut pullers: Pullers,
     shutdown: CancellationToken,
 ) {
-    pullers.follow(&table.load());
+    pullers.follow(&in_force.load().table);
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -103,8 +112,10 @@ pub(super) async fn follow(
             }
         };
         if changed {
-            table.store(Arc::new(watch.table()));
-            pullers.follow(&table.load());
+            let since = clock.now().boot;
+            let next = in_force.load().followed_by(watch.table(), watch.apply(), since);
+            in_force.store(Arc::new(next));
+            pullers.follow(&in_force.load().table);
         }
     }
 }

@@ -87,6 +87,17 @@ impl Decision {
         }
     }
 
+    /// Whether both ask for the same, whatever the names of rules and templates: a session that
+    /// began under one is not stale under the other.
+    #[must_use]
+    pub fn same_content(&self, other: &Decision) -> bool {
+        match (self.template(), other.template()) {
+            (Some(ours), Some(theirs)) => ours.same_content(theirs),
+            (None, None) => self.word() == other.word(),
+            _ => false,
+        }
+    }
+
     /// Why, in one sentence.
     #[must_use]
     pub fn reason(&self) -> String {

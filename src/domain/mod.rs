@@ -14,6 +14,7 @@ pub mod limits;
 pub mod matching;
 pub mod origin;
 pub mod recording;
+pub mod restart_plan;
 pub mod rule_set;
 pub mod sample;
 pub mod secret;

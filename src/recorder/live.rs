@@ -60,15 +60,22 @@ pub struct LiveEntry {
     table: Arc<LiveTable>,
     key: StreamKey,
     session: SessionId,
+    decision: Decision,
 }
 
 impl LiveEntry {
+    /// What the rules said when the session began.
+    #[must_use]
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
     /// Enters a session for as long as the entry lives.
     #[must_use]
     pub fn new(table: Arc<LiveTable>, key: StreamKey, session: LiveSession) -> Self {
-        let id = session.session;
+        let (id, decision) = (session.session, session.decision.clone());
         table.enter(key.clone(), session);
-        LiveEntry { table, key, session: id }
+        LiveEntry { table, key, session: id, decision }
     }
 }
 

@@ -5,20 +5,22 @@
 pub mod fragmenter;
 pub mod live;
 pub mod media_clock;
+pub mod rules;
 pub mod session;
+pub mod stream;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tracing::{error, info};
 
 use crate::domain::ids::{BootId, RecordingId, SessionId};
 use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
-use crate::domain::matching::{Decision, Match, RuleTable};
+use crate::domain::matching::{Decision, Match};
 use crate::domain::recording::{Recording, RecordingPlan};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::Instant;
 use crate::recorder::live::{LiveEntry, LiveSession, LiveTable};
+use crate::recorder::rules::RulesInForce;
 use crate::recorder::session::{RecordedSession, SessionParts};
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
 use crate::ring::fragment::SessionStart;
@@ -75,7 +77,7 @@ pub struct Full;
 /// Records streams into a ring.
 pub struct Recorder {
     ring: Arc<Ring>,
-    rules: Arc<ArcSwap<RuleTable>>,
+    rules: RulesInForce,
     live: Arc<LiveTable>,
     settings: RecorderSettings,
 }
@@ -93,11 +95,17 @@ impl Recorder {
     #[must_use]
     pub fn new(
         ring: Arc<Ring>,
-        rules: Arc<ArcSwap<RuleTable>>,
+        rules: RulesInForce,
         live: Arc<LiveTable>,
         settings: RecorderSettings,
     ) -> Self {
         Recorder { ring, rules, live, settings }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &RulesInForce {
+        &self.rules
     }
 
     /// Begins a session under the rules in force now; they stay its rules to its end. `random`
@@ -111,7 +119,7 @@ impl Recorder {
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Session, Full> {
         let Beginning { key, protocol, query, now, boot_id } = beginning;
-        let decision = self.rules.load().resolve(&key);
+        let decision = self.rules.load().table.resolve(&key);
         let id = SessionId(random() >> 1);
         info!(stream = %key, session = %id, decision = decision.word(), "session begins");
         let live = LiveSession { session: id, began: now, decision: decision.clone() };

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::domain::files::FormatSet;
 use crate::domain::ids::{FragmentSequence, RecordingId};
 use crate::domain::limits::{CODEC_CONFIG_BYTES_MAX, SCRIPT_DATA_BYTES_MAX, TRACKS_MAX};
+use crate::domain::matching::Decision;
 use crate::domain::recording::{Boundary, Recording};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::{BootTime, Instant};
@@ -50,6 +51,9 @@ pub enum SessionFault {
     /// Each new timeline costs a new segment on flash.
     #[error("timestamps jump all the time")]
     TimestampsJump,
+    /// New rules say that the source shall be dropped, to come back under them.
+    #[error("dropped, so that it comes back under new rules")]
+    DroppedForRules,
 }
 
 /// A stream on its way to the ring.
@@ -244,6 +248,15 @@ impl RecordedSession {
                 tracing::error!(%error, "a gap could not be entered into the ledger");
             }
         });
+    }
+
+    /// What the rules said when the session began.
+    ///
+    /// # Panics
+    /// Never: the parts leave with the session.
+    #[must_use]
+    pub fn decision(&self) -> &Decision {
+        self.parts.as_ref().expect("only `finish` takes the parts").entry.decision()
     }
 
     /// Whole fragments that flash could not take.

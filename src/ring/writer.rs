@@ -27,6 +27,8 @@ use crate::ring::layout::{
 };
 use crate::ring::slots::Slots;
 
+/// Spare slots to keep at hand when few streams are live, so that one that begins finds its own.
+const SPARE_SLOTS_MIN: usize = 4;
 /// Streams that have not ended are waited for this long at the end.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// After the answer that no slot may be reused, this long is waited before asking again.
@@ -176,6 +178,8 @@ impl Writer {
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
+        // A crash left the slots of all its streams open, and some streams never come back.
+        self.close_idle();
         let mut stopping_since = StdInstant::now();
         loop {
             let stop = self.desk.state().stop;
@@ -223,11 +227,11 @@ impl Writer {
         }
     }
 
-    /// Keeps spare slots at hand: one for each live stream, at most a quarter of the ring, and never
-    /// fewer than half as many for longer than the catalog takes to answer.
+    /// Keeps spare slots at hand: one for each live stream and a few, at most a quarter of the ring,
+    /// and never fewer than half as many for longer than the catalog takes to answer.
     fn ask_for_slots(&mut self) {
         let most = (self.slots.identity.slots as usize / 4).max(1);
-        let wanted = self.opened.len().clamp(1, most);
+        let wanted = self.opened.len().clamp(SPARE_SLOTS_MIN.min(most), most);
         let mut state = self.desk.state();
         let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
         // Each answer costs flushes of the device, so they are asked for by the handful.

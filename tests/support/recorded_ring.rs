@@ -18,6 +18,7 @@ use edgerec::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTim
 use edgerec::platform::clock::SystemClock;
 use edgerec::platform::flash::SystemFlash;
 use edgerec::recorder::live::LiveTable;
+use edgerec::recorder::rules::Rules;
 use edgerec::recorder::session::RecordedSession;
 use edgerec::recorder::{Beginning, Recorder, RecorderSettings, Session};
 use edgerec::ring::catalog::CatalogSettings;
@@ -109,7 +110,8 @@ impl Recording {
     /// Begins a stream under a rule set that records it. `number` tells sessions apart.
     pub fn begin(ring: &Arc<Ring>, rules: &Value, key: &str, number: u64) -> Recording {
         let set = RuleSet::parse(rules.to_string().as_bytes()).expect("valid rules");
-        let rules = Arc::new(ArcSwap::from_pointee(RuleTable::new([(Layer::Fleet, &set)])));
+        let rules =
+            Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::new([(Layer::Fleet, &set)]))));
         let settings = RecorderSettings::for_slots(ring.identity.slot_bytes, false, 3_600);
         let recorder = Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings);
         let key: StreamKey = key.parse().expect("a key");

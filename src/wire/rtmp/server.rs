@@ -15,7 +15,7 @@ use crate::wire::rtmp::{
     MESSAGE_BYTES_BEFORE_PUBLISH, MESSAGE_BYTES_PUBLISHING, OUTPUT_BYTES_MAX, RtmpError,
 };
 
-/// Bytes after which each side acknowledges, until it is told otherwise.
+/// Bytes after which the peer shall acknowledge.
 const ACK_WINDOW_BYTES: u32 = 2_500_000;
 /// A smaller window is taken as this: nobody needs an answer to every few bytes.
 const ACK_WINDOW_BYTES_MIN: u32 = 64 << 10;
@@ -78,7 +78,9 @@ pub struct ServerSession {
     aggregate: Option<Aggregate>,
     received_bytes: u32,
     acknowledged_bytes: u32,
-    ack_window_bytes: u32,
+    /// Bytes after which the peer wants an acknowledgement, if it said so. Without its word none
+    /// is sent: an encoder that closes with one unread has its own last data reset away.
+    ack_window_bytes: Option<u32>,
 }
 
 impl ServerSession {
@@ -96,7 +98,7 @@ impl ServerSession {
             aggregate: None,
             received_bytes: 0,
             acknowledged_bytes: 0,
-            ack_window_bytes: ACK_WINDOW_BYTES,
+            ack_window_bytes: None,
         }
     }
 
@@ -190,7 +192,8 @@ impl ServerSession {
             message::SET_CHUNK_SIZE => self.reader.set_chunk_bytes(number(body, "chunk size")?)?,
             message::ABORT => self.reader.abort(number(body, "abort")?),
             message::WINDOW_ACK_SIZE => {
-                self.ack_window_bytes = number(body, "window")?.max(ACK_WINDOW_BYTES_MIN);
+                let window = number(body, "window")?.max(ACK_WINDOW_BYTES_MIN);
+                self.ack_window_bytes = Some(window);
             }
             message::USER_CONTROL => self.answer_ping(body),
             message::COMMAND_AMF0 | message::COMMAND_AMF3 => {
@@ -334,7 +337,8 @@ impl ServerSession {
     fn acknowledge(&mut self, received: usize) {
         self.received_bytes = self.received_bytes.wrapping_add(received as u32);
         let since = self.received_bytes.wrapping_sub(self.acknowledged_bytes);
-        if since >= self.ack_window_bytes && self.handshake.is_done() {
+        let due = self.ack_window_bytes.is_some_and(|window| since >= window);
+        if due && self.handshake.is_done() {
             self.acknowledged_bytes = self.received_bytes;
             self.send_control(message::ACKNOWLEDGEMENT, &self.received_bytes.to_be_bytes());
         }
