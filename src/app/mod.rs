@@ -3,6 +3,7 @@
 
 mod bridge;
 mod decisions;
+mod publish_check;
 mod rules;
 mod sources;
 mod target;
@@ -28,7 +29,7 @@ use crate::delivery::settings::DeliverySettings;
 use crate::delivery::target::Target;
 use crate::delivery::worker::Worker;
 use crate::ingest::admission::Admission;
-use crate::ingest::rtmp::{AnyPublisher, RtmpListener};
+use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
@@ -285,7 +286,7 @@ async fn listen(
             platform.clock.clone(),
             intake.clone(),
             admission.clone(),
-            Arc::new(AnyPublisher),
+            publish_check::publish_check(&config.rtmp.push_key, platform.clock.clone()),
         )
         .await
         .map_err(failed)?;

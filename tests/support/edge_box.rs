@@ -23,6 +23,7 @@ pub struct BoxPlan {
     binary: PathBuf,
     ring: Option<PathBuf>,
     ring_settings: Vec<(String, String)>,
+    push_key: String,
     sections: String,
     rules: Value,
     environment: Vec<(String, String)>,
@@ -38,6 +39,7 @@ impl Default for BoxPlan {
             binary: binary(),
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            push_key: String::new(),
             sections: String::new(),
             rules: record_all(&["Flv"]),
             environment: Vec::new(),
@@ -63,6 +65,12 @@ impl BoxPlan {
     pub fn ring_setting(mut self, key: &str, toml: &str) -> BoxPlan {
         self.ring_settings.retain(|(set, _)| set != key);
         self.ring_settings.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Asks encoders for a `txSecret` made with this key.
+    pub fn push_key(mut self, key: &str) -> BoxPlan {
+        self.push_key = key.to_owned();
         self
     }
 
@@ -323,9 +331,10 @@ impl EdgeBox {
 
     fn write_config(&self) {
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\n\n[api]\nlisten = \"{}\"\n\n\
-             [rules]\nfile = {}\n\n[ring]\npath = {}\n",
+            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+             [api]\nlisten = \"{}\"\n\n[rules]\nfile = {}\n\n[ring]\npath = {}\n",
             self.rtmp,
+            self.plan.push_key,
             self.api,
             toml_text(&self.dir.path().join("rules.json")),
             toml_text(&self.ring),
