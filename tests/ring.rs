@@ -52,10 +52,17 @@ fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
 }
 
 fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
+    recorder_that_joins(ring, keep_all, 0)
+}
+
+/// A recorder that waits this long for a stream to come back.
+fn recorder_that_joins(ring: &Arc<Ring>, keep_all: bool, flow_continue_s: u32) -> Recorder {
     let document = r#"{"revision": 1,
         "templates": [{"TemplateName": "t", "Mp4Param": {"Enable": 1, "RecordInterval": 60},
-                       "HlsParam": {"Enable": 1}}],
+                       "HlsParam": {"Enable": 1},
+                       "HlsSpecialParam": {"FlowContinueDuration": SECONDS}}],
         "rules": [{"DomainName": "", "AppName": "", "StreamName": "cam", "TemplateName": "t"}]}"#;
+    let document = document.replace("SECONDS", &flow_continue_s.to_string());
     let set = RuleSet::parse(document.as_bytes()).expect("valid");
     let rules =
         Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::new([(Layer::Fleet, &set)]))));
@@ -64,8 +71,12 @@ fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
 }
 
 fn begin(recorder: &Recorder, name: &str, seed: u64) -> Session {
+    begin_at(recorder, name, seed, 0)
+}
+
+fn begin_at(recorder: &Recorder, name: &str, seed: u64, ms: u64) -> Session {
     let key = StreamKey::new("d", "live", name).expect("valid");
-    let (now, boot_id) = (at(0), BootId([1; 16]));
+    let (now, boot_id) = (at(ms), BootId([1; 16]));
     let beginning = Beginning { key, protocol: "rtmp", query: String::new(), now, boot_id };
     let mut number = seed * 1_000;
     let mut random = || {
@@ -375,4 +386,91 @@ fn what_flash_cannot_take_is_dropped_whole_and_its_file_begins_with_what_follows
     feed(&mut session, 0, 1_000, 100);
     assert!(session.dropped_fragments() >= 30, "the lane holds seven of forty fragments");
     session.end("finished", at(40_000));
+}
+
+/// Feeds six samples, half a second apart, that arrive from `arrival` on.
+fn feed_short(session: &mut RecordedSession, arrival: u64) {
+    for index in 0..6_i64 {
+        feed_one(session, CONFIG_A, index * 500, arrival + index.cast_unsigned() * 500);
+    }
+}
+
+/// Waits until sessions have ended for the catalog too: each leaves a finished MP4 file.
+fn wait_for_ended(ring: &Ring, sessions: usize) {
+    wait_for(ring, "the sessions' ends are durable", |files| {
+        let mp4 = by_format(files, FileFormat::Mp4);
+        mp4.iter().filter(|file| file.state == FileState::Waiting).count() == sessions
+    });
+}
+
+#[test]
+fn a_stream_that_comes_back_in_time_goes_on_with_its_hls_file_and_begins_a_new_mp4() {
+    let dir = scratch();
+    let crashed = scratch();
+    format(dir.path(), 16);
+    let (ring, threads) = open(dir.path());
+    let recorder = recorder_that_joins(&ring, false, 60);
+    let mut first = recorded(begin_at(&recorder, "cam", 1, 0));
+    feed_short(&mut first, 0);
+    first.end("unplugged", at(3_000));
+    let mut second = recorded(begin_at(&recorder, "cam", 2, 50_000));
+    feed_short(&mut second, 50_000);
+    let growing = wait_for(&ring, "the second stretch is durable", |files| {
+        files.iter().any(|file| file.format == FileFormat::Hls && file.duration_ms >= 5_000)
+    });
+    assert_eq!(by_format(&growing, FileFormat::Mp4)[0].state, FileState::Waiting);
+    copy_ring(dir.path(), crashed.path());
+    second.end("unplugged", at(53_000));
+    wait_for_ended(&ring, 2);
+    // Nobody comes back: after the window the recording is over.
+    recorder.tick(at(113_000).boot);
+    let open_still = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    assert_eq!(by_format(&open_still, FileFormat::Hls)[0].state, FileState::Recording);
+    recorder.tick(at(119_000).boot);
+    let files = wait_for(&ring, "everything is finished", |files| {
+        files.len() == 3 && files.iter().all(|file| file.state == FileState::Waiting)
+    });
+    let hls = by_format(&files, FileFormat::Hls);
+    assert_eq!((hls.len(), hls[0].duration_ms), (1, 6_000));
+    let clip = ring.open_file_clip(hls[0].id).expect("there");
+    let parts: Vec<(bool, u32)> =
+        clip.parts().iter().map(|part| (part.discontinuity, part.fragments)).collect();
+    assert_eq!(parts, [(false, 6), (true, 6)]);
+    drop(clip);
+    threads.close(&ring);
+
+    // A crash in the second stretch: what was durable of both is one file.
+    let (ring, threads) = open(crashed.path());
+    let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
+    let hls = by_format(&files, FileFormat::Hls);
+    assert_eq!((hls.len(), hls[0].state), (1, FileState::Waiting));
+    let clip = ring.open_file_clip(hls[0].id).expect("there");
+    let discontinuities: Vec<bool> = clip.parts().iter().map(|part| part.discontinuity).collect();
+    assert_eq!((discontinuities, clip.fragment_count() >= 10), (vec![false, true], true));
+    drop(clip);
+    threads.close(&ring);
+}
+
+#[test]
+fn a_stream_that_comes_back_too_late_begins_a_new_recording() {
+    let dir = scratch();
+    format(dir.path(), 16);
+    let (ring, threads) = open(dir.path());
+    let recorder = recorder_that_joins(&ring, false, 60);
+    let mut first = recorded(begin_at(&recorder, "cam", 1, 0));
+    feed_short(&mut first, 0);
+    first.end("unplugged", at(3_000));
+    wait_for_ended(&ring, 1);
+    let mut second = recorded(begin_at(&recorder, "cam", 2, 63_001));
+    feed_short(&mut second, 63_001);
+    second.end("unplugged", at(66_001));
+    wait_for_ended(&ring, 2);
+    recorder.tick(at(200_000).boot);
+    let files = wait_for(&ring, "everything is finished", |files| {
+        files.len() == 4 && files.iter().all(|file| file.state == FileState::Waiting)
+    });
+    for hls in by_format(&files, FileFormat::Hls) {
+        assert_eq!(ring.open_file_clip(hls.id).expect("there").parts().len(), 1);
+    }
+    threads.close(&ring);
 }

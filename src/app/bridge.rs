@@ -2,6 +2,7 @@
 //! cancellation to the recorder's sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,20 @@ impl RecorderIntake {
     #[must_use]
     pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
         RecorderIntake { recorder: Arc::new(recorder), clock, shutdown }
+    }
+}
+
+impl RecorderIntake {
+    /// Tells the recorder the time each second until `shutdown`: recordings whose stream did not
+    /// come back end then.
+    pub async fn keep_time(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = second.tick() => self.recorder.tick(self.clock.now().boot),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod decisions;
+mod publish_check;
 mod rules;
 mod sources;
 mod target;
@@ -29,7 +30,7 @@ use crate::delivery::settings::DeliverySettings;
 use crate::delivery::target::Target;
 use crate::delivery::worker::Worker;
 use crate::ingest::admission::Admission;
-use crate::ingest::rtmp::{AnyPublisher, RtmpListener};
+use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
@@ -181,6 +182,7 @@ async fn serve(
     let rtmp = listen(&config, &platform, &intake, &admission, &streams, &shutdown).await?;
     let web = Web::bind(&config.api, &*platform.net).await?;
     let addresses = Ready { rtmp, api: web.as_ref().map(|web| web.addr) };
+    streams.spawn(intake.clone().keep_time(shutdown.clone()));
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
     let following =
@@ -291,7 +293,7 @@ async fn listen(
         platform.clock.clone(),
         intake.clone(),
         admission.clone(),
-        Arc::new(AnyPublisher),
+        publish_check::publish_check(&config.rtmp.push_key, platform.clock.clone()),
     )
     .await
     .map_err(failed)?;

@@ -5,6 +5,7 @@
 pub mod fragmenter;
 pub mod live;
 pub mod media_clock;
+pub mod paused;
 pub mod rules;
 pub mod session;
 pub mod stream;
@@ -18,8 +19,9 @@ use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::domain::matching::{Decision, Match};
 use crate::domain::recording::{Recording, RecordingPlan};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::Instant;
+use crate::domain::time::{BootTime, Instant};
 use crate::recorder::live::{LiveEntry, LiveSession, LiveTable};
+use crate::recorder::paused::PausedTable;
 use crate::recorder::rules::RulesInForce;
 use crate::recorder::session::{RecordedSession, SessionParts};
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
@@ -79,6 +81,7 @@ pub struct Recorder {
     ring: Arc<Ring>,
     rules: RulesInForce,
     live: Arc<LiveTable>,
+    paused: Arc<PausedTable>,
     settings: RecorderSettings,
 }
 
@@ -99,7 +102,7 @@ impl Recorder {
         live: Arc<LiveTable>,
         settings: RecorderSettings,
     ) -> Self {
-        Recorder { ring, rules, live, settings }
+        Recorder { ring, rules, live, paused: Arc::default(), settings }
     }
 
     /// The rules in force.
@@ -125,10 +128,13 @@ impl Recorder {
         let live = LiveSession { session: id, began: now, decision: decision.clone() };
         let enter = || LiveEntry::new(self.live.clone(), key.clone(), live);
         let (recordings, starts): (Vec<_>, Vec<_>) = match &decision {
-            Decision::Record(matched) => {
-                let one = self.recording(matched, RecordingId(random() >> 1));
-                std::iter::once(one).unzip()
-            }
+            Decision::Record(matched) => match self.returned(&key, &decision, now) {
+                Some(continued) => (vec![continued], Vec::new()),
+                None => {
+                    let one = self.recording(matched, RecordingId(random() >> 1));
+                    std::iter::once(one).unzip()
+                }
+            },
             Decision::Unmatched if self.settings.keep_all => Default::default(),
             Decision::Unmatched | Decision::NoRecord(_) => {
                 return Ok(Session::Unrecorded(enter()));
@@ -149,8 +155,35 @@ impl Recorder {
             lane,
             catalog,
             entry,
+            paused: self.paused.clone(),
             settings: self.settings,
         }))))
+    }
+
+    /// Ends recordings whose stream did not come back in time. To be called each second or so.
+    pub fn tick(&self, now: BootTime) {
+        self.end_recordings(self.paused.expire(now));
+    }
+
+    /// The recording that goes on now that its stream is back.
+    fn returned(&self, key: &StreamKey, decision: &Decision, now: Instant) -> Option<Recording> {
+        let back = self.paused.take(key, decision, now.boot);
+        self.end_recordings(back.over.into_iter().collect());
+        if let Some(recording) = &back.continued {
+            info!(recording = %recording.plan().id, "the recording goes on");
+        }
+        back.continued
+    }
+
+    fn end_recordings(&self, recordings: Vec<RecordingId>) {
+        if recordings.is_empty() {
+            return;
+        }
+        self.ring.catalog.post(move |state| {
+            if let Err(error) = state.end_recordings(&recordings) {
+                error!(%error, "recordings could not be ended in the catalog");
+            }
+        });
     }
 
     fn recording(&self, matched: &Match, id: RecordingId) -> (Recording, RecordingStart) {

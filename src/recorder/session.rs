@@ -1,6 +1,7 @@
 //! One session at work: from samples to fragments on the stream's lane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{info, warn};
@@ -18,6 +19,7 @@ use crate::recorder::RecorderSettings;
 use crate::recorder::fragmenter::{Fragmenter, has_video};
 use crate::recorder::live::LiveEntry;
 use crate::recorder::media_clock::MediaClock;
+use crate::recorder::paused::{Paused, PausedTable};
 use crate::ring::catalog::Catalog;
 use crate::ring::fragment::{Fragment, SegmentStart, SessionStart};
 use crate::ring::lane::{SessionEnd, StreamLane};
@@ -41,6 +43,8 @@ pub struct SessionParts {
     pub catalog: Catalog,
     /// Its entry in the table of live streams.
     pub entry: LiveEntry,
+    /// Where its recordings wait if the stream may come back.
+    pub paused: Arc<PausedTable>,
     /// How streams are recorded, whatever the rules say.
     pub settings: RecorderSettings,
 }
@@ -266,26 +270,41 @@ impl RecordedSession {
     }
 
     /// Ends the session: what waits is handed to the writer, then the lane is given back.
+    /// Recordings whose template says so wait for the stream to come back.
     pub fn end(mut self, cause: &str, now: Instant) {
         self.now = now;
-        self.finish(cause);
+        self.finish(cause, true);
     }
 
-    fn finish(&mut self, cause: &str) {
+    /// Ends the session and its recordings, whatever their template says.
+    pub fn end_for_good(mut self, cause: &str, now: Instant) {
+        self.now = now;
+        self.finish(cause, false);
+    }
+
+    fn finish(&mut self, cause: &str, may_return: bool) {
         if self.parts.is_none() {
             return;
         }
         self.through_gate(|gate, pass| gate.flush(pass));
         self.cut();
-        let Some(parts) = self.parts.take() else { return };
+        let Some(mut parts) = self.parts.take() else { return };
         info!(%cause, dropped_fragments = self.dropped, "session ends");
-        drop(parts.entry);
-        parts.lane.end(SessionEnd {
-            session: parts.session,
+        let mut end = SessionEnd {
+            session: parts.session.clone(),
             ended: self.now,
             cause: cause.to_owned(),
-            recordings: parts.recordings.iter().map(|recording| recording.plan().id).collect(),
-        });
+            recordings: Vec::new(),
+            paused: Vec::new(),
+        };
+        for recording in std::mem::take(&mut parts.recordings) {
+            match splice_window(&parts, &recording) {
+                Some(window) if may_return => pause(&parts, recording, window, &mut end),
+                _ => end.recordings.push(recording.plan().id),
+            }
+        }
+        drop(parts.entry);
+        parts.lane.end(end);
     }
 
     /// The full set of tracks, before the first sample and whenever it changes.
@@ -342,8 +361,25 @@ impl RecordedSession {
 /// A panic in the stream's task still ends the session in order.
 impl Drop for RecordedSession {
     fn drop(&mut self) {
-        self.finish("the stream's task ended without a word");
+        self.finish("the stream's task ended without a word", true);
     }
+}
+
+/// How long a recording of the session waits for its stream; `None`: not at all.
+fn splice_window(parts: &SessionParts, recording: &Recording) -> Option<Duration> {
+    let window_s = parts.entry.decision().template()?.flow_continue_s;
+    (window_s > 0 && !recording.open_formats().is_empty())
+        .then(|| Duration::from_secs(u64::from(window_s)))
+}
+
+fn pause(parts: &SessionParts, recording: Recording, window: Duration, end: &mut SessionEnd) {
+    end.paused.push(recording.plan().id);
+    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    let until = BootTime(end.ended.boot.0.saturating_add(window_ms));
+    let decision = parts.entry.decision().clone();
+    let older =
+        parts.paused.pause(parts.session.key.clone(), Paused { recording, decision, until });
+    end.recordings.extend(older);
 }
 
 fn owe(owed: &mut Vec<(RecordingId, FormatSet)>, id: RecordingId, begins: FormatSet) {

@@ -175,7 +175,7 @@ impl LiveStream {
             session.script_data(self.script_data.clone());
         }
         match std::mem::replace(&mut self.session, next) {
-            Session::Recorded(session) => session.end("restarted to take new rules", now),
+            Session::Recorded(session) => session.end_for_good("restarted to take new rules", now),
             Session::Unrecorded(_) => {}
         }
     }

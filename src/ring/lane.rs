@@ -32,6 +32,8 @@ pub struct SessionEnd {
     pub cause: String,
     /// Recordings that end with it.
     pub recordings: Vec<RecordingId>,
+    /// Recordings that wait for the stream to come back: their HLS files stay open.
+    pub paused: Vec<RecordingId>,
 }
 
 /// All lanes of the box.

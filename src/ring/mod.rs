@@ -23,6 +23,7 @@ pub mod identity;
 pub mod lane;
 pub mod layout;
 pub mod meters;
+mod open_slot;
 pub mod read_only;
 pub mod scan;
 pub mod slots;

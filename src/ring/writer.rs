@@ -6,25 +6,21 @@
 //! for good and the fragments that are still held are written elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 use tracing::{error, info, warn};
 
 use crate::domain::ids::{SlotGeneration, SlotIndex};
-use crate::domain::limits::PAGE_BYTES;
 use crate::domain::stream_key::StreamKey;
-use crate::platform::flash::{FlashFile, Open};
+use crate::platform::flash::Open;
 use crate::ring::RingError;
 use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
-use crate::ring::fragment::{Fragment, SegmentStart};
+use crate::ring::fragment::Fragment;
 use crate::ring::lane::{Lanes, WriterLane};
-use crate::ring::layout::{
-    Seal, SegmentHeader, SlotPlace, encode_seal, encode_segment_start, free_head, padding,
-    stream_hash,
-};
+use crate::ring::layout::SlotPlace;
+use crate::ring::open_slot::OpenSlot;
 use crate::ring::slots::Slots;
 
 /// Spare slots to keep at hand when few streams are live, so that one that begins finds its own.
@@ -93,20 +89,12 @@ impl WriterDesk {
     }
 }
 
-struct OpenSlot {
-    file: Box<dyn FlashFile>,
-    place: SlotPlace,
-    position: u64,
-    segment: Option<(Arc<SegmentStart>, u32)>,
-    /// Written since the last good sync.
-    dirty: bool,
-    live: bool,
-}
-
-/// A fragment that is written but not yet durable.
-struct Held {
-    fragment: Box<Fragment>,
-    durable: Box<DurableFragment>,
+/// What happened since the last good sync, to be told to the catalog, in order, after the next.
+enum Pending {
+    /// A fragment was written. It is kept until it is durable.
+    Written(Box<Fragment>, Box<DurableFragment>),
+    /// Anything else.
+    Happened(DurableEvent),
 }
 
 /// The thread's own state.
@@ -118,12 +106,10 @@ pub struct Writer {
     sync_interval: Duration,
     opened: Vec<WriterLane>,
     open: BTreeMap<StreamKey, OpenSlot>,
-    held: Vec<Held>,
+    pending: Vec<Pending>,
     /// To be written again after a failed sync, once there are slots.
     #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
     homeless: Vec<Box<Fragment>>,
-    /// Happened since the last good sync; told to the catalog after the next.
-    events: Vec<DurableEvent>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
     last_sync: StdInstant,
@@ -147,14 +133,9 @@ impl Writer {
         let mut open = BTreeMap::new();
         for slot in resumable {
             let file = slots.open(slot.place.slot, Open::ReadWrite)?;
-            let opened = OpenSlot {
-                file,
-                place: slot.place,
-                position: slot.position,
-                segment: None,
-                dirty: false,
-                live: false,
-            };
+            let mut opened = OpenSlot::new(file, slot.place);
+            opened.position = slot.position;
+            opened.live = false;
             open.insert(slot.key, opened);
         }
         Ok(Writer {
@@ -165,9 +146,8 @@ impl Writer {
             sync_interval,
             opened: Vec::new(),
             open,
-            held: Vec::new(),
+            pending: Vec::new(),
             homeless: Vec::new(),
-            events: Vec::new(),
             dirty: false,
             last_sync: StdInstant::now(),
             last_asked: StdInstant::now(),
@@ -187,7 +167,7 @@ impl Writer {
             self.ask_for_slots();
             self.drain_lanes();
             let due = self.last_sync.elapsed() >= self.sync_interval;
-            if (due || stop) && (self.dirty || !self.events.is_empty()) {
+            if (due || stop) && (self.dirty || !self.pending.is_empty()) {
                 self.sync();
             }
             if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
@@ -196,7 +176,7 @@ impl Writer {
             if !stop {
                 stopping_since = StdInstant::now();
             }
-            if self.dirty || !self.events.is_empty() || stop {
+            if self.dirty || !self.pending.is_empty() || stop {
                 let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
                 std::thread::park_timeout(left.max(Duration::from_millis(1)));
             } else {
@@ -220,7 +200,7 @@ impl Writer {
                         open.live = false;
                         open.segment = None;
                     }
-                    self.events.push(DurableEvent::SessionEnded(end));
+                    self.pending.push(Pending::Happened(DurableEvent::SessionEnded(end)));
                     self.close_idle();
                 }
             }
@@ -265,12 +245,12 @@ impl Writer {
                 break;
             }
             let Some(open) = self.open.get_mut(&key) else { break };
-            match write_fragment(open, &fragment) {
+            match open.write(&fragment) {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
                     self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
-                    self.held.push(Held { fragment, durable: Box::new(durable) });
+                    self.pending.push(Pending::Written(fragment, Box::new(durable)));
                     return None;
                 }
                 Err(error) => {
@@ -284,24 +264,17 @@ impl Writer {
         if self.dropped_fragments.is_power_of_two() {
             warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
         }
-        self.events.push(DurableEvent::FragmentLost {
+        self.pending.push(Pending::Happened(DurableEvent::FragmentLost {
             session: fragment.segment.session.clone(),
             first_arrival: fragment.first_arrival,
             media_ms: fragment.media_end_ms - fragment.media_start_ms,
-        });
+        }));
         None
     }
 
     fn has_room(&self, key: &StreamKey, fragment: &Fragment) -> bool {
-        self.open.get(key).is_some_and(|open| {
-            // Start of a segment, seal and padding, and a page for the closing free box.
-            let start = fragment.segment.init.len() + (96 << 10);
-            let need = start as u64 + fragment.media_bytes() as u64 + 4 * PAGE_BYTES;
-            open.position + need <= self.slots.identity.slot_bytes
-                || (open.continues(&fragment.segment)
-                    && open.position + fragment.media_bytes() as u64 + 4 * PAGE_BYTES
-                        <= self.slots.identity.slot_bytes)
-        })
+        let slot_bytes = self.slots.identity.slot_bytes;
+        self.open.get(key).is_some_and(|open| open.has_room(fragment, slot_bytes))
     }
 
     /// Closes the stream's slot and opens the next ready one.
@@ -316,20 +289,12 @@ impl Writer {
             };
             match self.slots.open(ready.slot, Open::ReadWrite) {
                 Ok(file) => {
-                    let open = OpenSlot {
-                        file,
-                        place,
-                        position: 0,
-                        segment: None,
-                        dirty: false,
-                        live: true,
-                    };
-                    self.open.insert(key.clone(), open);
+                    self.open.insert(key.clone(), OpenSlot::new(file, place));
                     return true;
                 }
                 Err(error) => {
                     error!(%error, "a reserved slot cannot be opened");
-                    self.events.push(DurableEvent::SlotFailed(place));
+                    self.pending.push(Pending::Happened(DurableEvent::SlotFailed(place)));
                 }
             }
         }
@@ -338,20 +303,17 @@ impl Writer {
     /// Closes a slot: the rest of it becomes one `free` box.
     fn close_slot(&mut self, key: &StreamKey) {
         let Some(open) = self.open.remove(key) else { return };
-        let rest = self.slots.identity.slot_bytes - open.position;
-        if rest >= 8
-            && open.file.write_all_at(&[IoSlice::new(&free_head(rest))], open.position).is_err()
-        {
-            warn!(slot = %open.place.slot, "the rest of a closed slot could not be marked free");
+        if let Err(error) = open.close(self.slots.identity.slot_bytes) {
+            warn!(slot = %open.place.slot, %error, "the rest of a closed slot is not marked free");
         }
         self.dirty = true;
-        self.events.push(DurableEvent::SlotClosed(open.place));
+        self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
     }
 
     /// A slot that failed is never written again in this life.
     fn fail_slot(&mut self, key: &StreamKey) {
         if let Some(open) = self.open.remove(key) {
-            self.events.push(DurableEvent::SlotFailed(open.place));
+            self.pending.push(Pending::Happened(DurableEvent::SlotFailed(open.place)));
         }
     }
 
@@ -378,9 +340,11 @@ impl Writer {
         for open in self.open.values_mut() {
             open.dirty = false;
         }
-        // In order: fragments first, so that closings and endings find them known.
-        let fragments = self.held.drain(..).map(|held| DurableEvent::Fragment(held.durable));
-        let events: Vec<DurableEvent> = fragments.chain(self.events.drain(..)).collect();
+        let told = self.pending.drain(..).map(|pending| match pending {
+            Pending::Written(_, durable) => DurableEvent::Fragment(durable),
+            Pending::Happened(event) => event,
+        });
+        let events: Vec<DurableEvent> = told.collect();
         self.catalog.post(move |state| {
             if let Err(error) = state.apply(events) {
                 error!(%error, "the catalog did not take what became durable");
@@ -407,93 +371,19 @@ impl Writer {
         for key in &failed {
             self.fail_slot(key);
         }
-        for held in std::mem::take(&mut self.held) {
-            if let Some(fragment) = self.place(held.fragment) {
-                self.homeless.push(fragment);
+        for pending in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Written(fragment, _) => {
+                    let homeless = self.place(fragment);
+                    self.homeless.extend(homeless);
+                }
+                Pending::Happened(event) => self.pending.push(Pending::Happened(event)),
             }
         }
-    }
-}
-
-impl OpenSlot {
-    fn continues(&self, segment: &Arc<SegmentStart>) -> bool {
-        self.segment.as_ref().is_some_and(|(current, _)| Arc::ptr_eq(current, segment))
     }
 }
 
 /// Only in builds that plant faults for the proof rigs.
 fn sync_is_switched_off() -> bool {
     cfg!(feature = "planted-faults") && std::env::var_os("EDGEREC_PLANT_NO_SYNC").is_some()
-}
-
-/// Writes a fragment at the slot's position, after a segment start if it begins one. The slot's
-/// state changes only if everything was written.
-fn write_fragment(open: &mut OpenSlot, fragment: &Fragment) -> std::io::Result<DurableFragment> {
-    let mut start = Vec::new();
-    let mut segment_offset = 0;
-    match &open.segment {
-        Some((current, offset)) if Arc::ptr_eq(current, &fragment.segment) => {
-            segment_offset = *offset;
-        }
-        _ => {
-            segment_offset += u32::try_from(open.position).expect("slots are below 4 GiB");
-            start = encode_segment_start(
-                &fragment.segment.init,
-                &segment_header(&fragment.segment, open.place),
-            );
-        }
-    }
-    let offset = open.position + start.len() as u64;
-    let media_bytes = fragment.media_bytes();
-    let seal = seal_of(fragment, open.place, segment_offset, media_bytes);
-    let crc = fragment
-        .payload
-        .iter()
-        .fold(crc32c::crc32c(&fragment.head), |crc, part| crc32c::crc32c_append(crc, part));
-    let mut tail = encode_seal(&seal, crc);
-    let pad = padding(offset + (media_bytes + tail.len()) as u64);
-    tail.extend_from_slice(&pad);
-
-    let mut slices = Vec::with_capacity(fragment.payload.len() + 3);
-    slices.push(IoSlice::new(&start));
-    slices.push(IoSlice::new(&fragment.head));
-    slices.extend(fragment.payload.iter().map(|part| IoSlice::new(part)));
-    slices.push(IoSlice::new(&tail));
-    open.dirty = true;
-    open.file.write_all_at(&slices, open.position)?;
-
-    open.position = offset + (media_bytes + tail.len()) as u64;
-    open.segment = Some((fragment.segment.clone(), segment_offset));
-    Ok(DurableFragment { segment: fragment.segment.clone(), seal, offset, end: open.position })
-}
-
-fn segment_header(segment: &SegmentStart, place: SlotPlace) -> SegmentHeader {
-    SegmentHeader {
-        place,
-        key: segment.session.key.clone(),
-        session: segment.session.id,
-        boot_id: segment.session.boot_id,
-        began: segment.session.began,
-        discontinuity: segment.discontinuity,
-        tracks: segment.tracks.to_vec(),
-        origins: segment.origins.clone(),
-        script_data: segment.script_data.clone(),
-    }
-}
-
-fn seal_of(fragment: &Fragment, place: SlotPlace, segment_offset: u32, media_bytes: usize) -> Seal {
-    Seal {
-        place,
-        stream_hash: stream_hash(&fragment.segment.session.key),
-        session: fragment.segment.session.id,
-        segment_offset,
-        sequence: fragment.sequence,
-        media_bytes: u32::try_from(media_bytes).expect("bounded by limits"),
-        first_arrival: fragment.first_arrival,
-        last_arrival: fragment.last_arrival,
-        media_start_ms: fragment.media_start_ms,
-        media_end_ms: fragment.media_end_ms,
-        key: fragment.key,
-        recordings: fragment.recordings.clone(),
-    }
 }

@@ -1,3 +1,4 @@
 //! Protocols as state machines over bytes, without I/O.
 
+pub mod cloud;
 pub mod rtmp;

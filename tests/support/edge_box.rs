@@ -24,6 +24,7 @@ pub struct BoxPlan {
     ring: Option<PathBuf>,
     ring_settings: Vec<(String, String)>,
     api_settings: String,
+    push_key: String,
     sections: String,
     rules: Value,
     environment: Vec<(String, String)>,
@@ -40,6 +41,7 @@ impl Default for BoxPlan {
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             api_settings: String::new(),
+            push_key: String::new(),
             sections: String::new(),
             rules: record_all(&["Flv"]),
             environment: Vec::new(),
@@ -71,6 +73,12 @@ impl BoxPlan {
     /// Adds lines of `[api]`, in TOML.
     pub fn api_setting(mut self, toml: &str) -> BoxPlan {
         self.api_settings.push_str(toml);
+        self
+    }
+
+    /// Asks encoders for a `txSecret` made with this key.
+    pub fn push_key(mut self, key: &str) -> BoxPlan {
+        self.push_key = key.to_owned();
         self
     }
 
@@ -331,9 +339,10 @@ impl EdgeBox {
 
     fn write_config(&self) {
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\n\n[api]\nlisten = \"{}\"\n{}\n\
-             [rules]\nfile = {}\n\n[ring]\npath = {}\n",
+            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+             [api]\nlisten = \"{}\"\n{}\n[rules]\nfile = {}\n\n[ring]\npath = {}\n",
             self.rtmp,
+            self.plan.push_key,
             self.api,
             self.plan.api_settings,
             toml_text(&self.dir.path().join("rules.json")),

@@ -60,6 +60,8 @@ enum Close {
     TooSlow,
     /// Its publish was refused.
     Refused(String),
+    /// It may not publish; the check has logged that at its own pace.
+    Denied(String),
     /// Nothing came for too long.
     Silent,
     /// Another publisher took over.
@@ -78,7 +80,7 @@ impl Close {
             }
             Close::Lost(Some(error)) => EndCause::Disconnected(error.to_string()),
             Close::Faulty(error) => EndCause::Faulty(error.to_string()),
-            Close::Refused(why) => EndCause::Faulty(why.clone()),
+            Close::Refused(why) | Close::Denied(why) => EndCause::Faulty(why.clone()),
             Close::Silent | Close::TooSlow => EndCause::Silent,
             Close::Replaced => EndCause::Replaced,
             Close::Cancelled | Close::Crowded => EndCause::Cancelled,
@@ -266,7 +268,8 @@ impl Connection {
     async fn begin(&mut self, url: PublishUrl) -> Result<(), Close> {
         let PublishUrl { key, query } = url;
         if let Err(why) = self.context.check.check(&key, &query) {
-            return Err(self.refuse("NetStream.Publish.Denied", why));
+            self.refuse("NetStream.Publish.Denied", &why);
+            return Err(Close::Denied(why));
         }
         let admitted = tokio::select! {
             admitted = self.context.admission.admit(&key) => admitted,
@@ -280,7 +283,9 @@ impl Connection {
                 Refusal::AlreadyPublishing => "NetStream.Publish.BadName",
                 Refusal::Full | Refusal::Unavailable(_) => "NetStream.Publish.Failed",
             };
-            self.refuse(code, refusal.to_string())
+            let why = refusal.to_string();
+            self.refuse(code, &why);
+            Close::Refused(why)
         })?;
         tracing::info!(%key, "publish begins");
         let assembler = Assembler::new(sink);
@@ -293,10 +298,9 @@ impl Connection {
         Ok(())
     }
 
-    fn refuse(&mut self, code: &str, why: String) -> Close {
-        self.session.refuse(code, &why);
+    fn refuse(&mut self, code: &str, why: &str) {
+        self.session.refuse(code, why);
         self.collect_output();
-        Close::Refused(why)
     }
 
     fn unpublish(&mut self) -> Result<(), Close> {

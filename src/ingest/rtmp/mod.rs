@@ -35,7 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Decides whether a publisher may use a stream key, from the key and the query of its URL.
 /// Asked before [`Admission`], so that a stranger never makes a live publisher give way.
 pub trait PublishCheck: Send + Sync {
-    /// Lets the publish go on or says why not (in words without secrets).
+    /// Lets the publish go on or says why not (in words without secrets, for the publisher). A
+    /// refusal is logged by the check, at its own pace.
     ///
     /// # Errors
     /// The publisher has no right to the key.

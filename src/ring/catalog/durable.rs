@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SlotIndex};
+use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SessionId, SlotIndex};
 use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
@@ -110,6 +110,16 @@ impl CatalogState {
                 transaction.commit()
             })
             .map_err(RingError::catalog("entering a gap"))
+    }
+
+    /// Ends recordings whose stream did not come back: their open files are finished.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn end_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
+        self.in_entry(false, |entry| {
+            recordings.iter().try_for_each(|recording| entry.end_recording(*recording))
+        })
     }
 
     /// Finishes every file that still grows.
@@ -234,14 +244,14 @@ impl Entry<'_> {
                 format,
             );
             match stored_state(self.transaction, id)? {
-                Some(FileState::Recording) => self.adopt(key, seal)?,
+                Some(FileState::Recording) => self.adopt(key, fragment)?,
                 // Replaying: the file was finished and stands in the catalog already.
                 Some(_) => return Ok(()),
                 None => self.begin_file(key, id, fragment)?,
             }
         } else if !self.files.contains_key(&key) {
             if self.replaying {
-                self.adopt(key, seal)?;
+                self.adopt(key, fragment)?;
             } else {
                 let session = &fragment.segment.session;
                 let id = file_id(&session.key, seal.session, key.0, seal.sequence, format);
@@ -309,6 +319,7 @@ impl Entry<'_> {
             last_sequence: seal.sequence,
             start: seal.first_arrival,
             last_arrival: seal.last_arrival,
+            before_ms: 0,
             media_start_ms: seal.media_start_ms,
             media_end_ms: seal.media_end_ms,
             spans_stored: 0,
@@ -320,18 +331,27 @@ impl Entry<'_> {
     }
 
     /// Takes up again a file that was growing when the box went down.
-    fn adopt(&mut self, key: (RecordingId, FileFormat), seal: &Seal) -> rusqlite::Result<()> {
+    fn adopt(
+        &mut self,
+        key: (RecordingId, FileFormat),
+        fragment: &DurableFragment,
+    ) -> rusqlite::Result<()> {
+        let seal = &fragment.seal;
+        // A file that a splice carried on was begun in an earlier session.
+        let began_ms = fragment.segment.session.began.wall.unix.0;
         let adopted = self
             .transaction
             .prepare_cached(
                 "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, media_start_ms,
                  duration_ms,
-                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id)
-                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0 AND session = ?3
-                 AND first_sequence <= ?4 ORDER BY first_sequence DESC LIMIT 1",
+                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id), session
+                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0
+                 AND ((session = ?3 AND first_sequence <= ?4) OR (session <> ?3 AND ?5 >
+                 (SELECT began_ms FROM session WHERE session.id = file.session)))
+                 ORDER BY session = ?3 DESC, first_sequence DESC LIMIT 1",
             )?
             .query_row(
-                params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0],
+                params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0, began_ms],
                 |row| {
                     let media_start_ms: i64 = row.get(5)?;
                     let quality =
@@ -340,10 +360,11 @@ impl Entry<'_> {
                     let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
                     Ok(OpenFile {
                         id: FileId(unsql(row.get(0)?)),
-                        session: seal.session,
+                        session: SessionId(unsql(row.get(8)?)),
                         last_sequence: FragmentSequence(row.get(1)?),
                         start: Instant { boot, wall },
                         last_arrival: boot,
+                        before_ms: 0,
                         media_start_ms,
                         media_end_ms: media_start_ms + row.get::<_, i64>(6)?,
                         spans_stored: row.get(7)?,
@@ -393,14 +414,26 @@ impl Entry<'_> {
         Ok(())
     }
 
+    fn end_recording(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
+        for format in FileFormat::ALL {
+            self.finish_file((recording, format))?;
+        }
+        self.transaction
+            .prepare_cached("UPDATE recording SET ended = 1 WHERE id = ?1")?
+            .execute(params![sql(recording.0)])?;
+        Ok(())
+    }
+
     fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
         for recording in &end.recordings {
+            self.end_recording(*recording)?;
+        }
+        for recording in &end.paused {
             for format in FileFormat::ALL {
-                self.finish_file((*recording, format))?;
+                if format != FileFormat::Hls {
+                    self.finish_file((*recording, format))?;
+                }
             }
-            self.transaction
-                .prepare_cached("UPDATE recording SET ended = 1 WHERE id = ?1")?
-                .execute(params![sql(recording.0)])?;
         }
         self.transaction
             .prepare_cached("UPDATE session SET ended_ms = ?2, cause = ?3 WHERE id = ?1")?
@@ -440,7 +473,12 @@ fn extend(
             });
         }
     }
-    open.session = seal.session;
+    if open.session != seal.session {
+        // Each session has a media clock of its own.
+        open.before_ms = open.duration_ms();
+        open.session = seal.session;
+        (open.media_start_ms, open.media_end_ms) = (seal.media_start_ms, seal.media_end_ms);
+    }
     open.last_sequence = seal.sequence;
     open.last_arrival = seal.last_arrival;
     open.media_end_ms = seal.media_end_ms.max(open.media_end_ms);

@@ -252,7 +252,7 @@ impl CatalogState {
             let mut growing = self.open_files.values();
             if let Some(open) = growing.find(|open| open.id == record.id) {
                 record.end_ms = wall_at(open.start, open.last_arrival);
-                record.duration_ms = open.media_end_ms - open.media_start_ms;
+                record.duration_ms = open.duration_ms();
                 record.size = open.bytes;
             }
         }

@@ -97,7 +97,9 @@ pub struct OpenFile {
     pub start: Instant,
     /// Arrival of its newest sample.
     pub last_arrival: BootTime,
-    /// First media time, in milliseconds.
+    /// Media of earlier sessions, in milliseconds.
+    pub before_ms: i64,
+    /// First media time of its newest session, in milliseconds.
     pub media_start_ms: i64,
     /// End of the newest media, in milliseconds.
     pub media_end_ms: i64,
@@ -107,6 +109,14 @@ pub struct OpenFile {
     pub span: Option<Span>,
     /// Media bytes so far, as on flash.
     pub bytes: u64,
+}
+
+impl OpenFile {
+    /// Media time it covers, in milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> i64 {
+        self.before_ms + self.media_end_ms - self.media_start_ms
+    }
 }
 
 /// A segment that still grows.

@@ -154,7 +154,7 @@ pub(super) fn store_span(
             .execute(params![
                 sql(open.id.0),
                 wall_at(open.start, open.last_arrival),
-                open.media_end_ms - open.media_start_ms
+                open.duration_ms()
             ])?;
     }
     Ok(())
