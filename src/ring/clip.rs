@@ -204,10 +204,24 @@ impl ClipSource for RingClip {
         &self.parts
     }
 
+    /// Only the `moof` is read, so that indexing a clip does not read all of it. Its checksum is
+    /// that of the whole fragment and is checked when the payload is read.
     fn moof(&self, fragment: u32) -> Result<Vec<u8>, ClipError> {
-        let cache = self.cached(fragment)?;
-        let cached = cache.as_ref().expect("just cached");
-        Ok(cached.bytes[..cached.moof_bytes].to_vec())
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = cache.as_ref().filter(|cached| cached.fragment == fragment) {
+            return Ok(cached.bytes[..cached.moof_bytes].to_vec());
+        }
+        drop(cache);
+        let (span, offset) = self.locate(fragment)?;
+        let found = self
+            .scanner(span)
+            .fragment(offset, span.span.place, &span.segment)
+            .map_err(|what| ClipError::Damaged { fragment, what })?;
+        let mut moof = vec![0; found.moof_bytes as usize];
+        span.file
+            .read_exact_at(&mut moof, offset)
+            .map_err(|source| ClipError::Read { fragment, source })?;
+        Ok(moof)
     }
 
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
