@@ -110,10 +110,20 @@ fn feed(session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
 
 /// One sample of a track with this configuration, at a source time and an arrival time.
 fn feed_one(session: &mut RecordedSession, config: &'static [u8], dts: i64, arrival: u64) {
+    feed_one_of(session, config, dts, arrival, 64);
+}
+
+fn feed_one_of(
+    session: &mut RecordedSession,
+    config: &'static [u8],
+    dts: i64,
+    arrival: u64,
+    bytes: usize,
+) {
     let shape = Shape::Video { width: 64, height: 64 };
     let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
     session.tracks(&[Track { id, codec, timescale, config: config.into(), shape }]);
-    let data = Bytes::from_static(&[7; 64]);
+    let data = vec![7; bytes].into();
     session
         .sample(Sample { track: id, dts, pts: dts, key: true, data }, at(arrival))
         .expect("taken");
@@ -472,5 +482,56 @@ fn a_stream_that_comes_back_too_late_begins_a_new_recording() {
     for hls in by_format(&files, FileFormat::Hls) {
         assert_eq!(ring.open_file_clip(hls.id).expect("there").parts().len(), 1);
     }
+    threads.close(&ring);
+}
+
+#[test]
+fn parameters_that_change_all_the_time_end_the_session() {
+    let dir = scratch();
+    format(dir.path(), 8);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut taken = 0;
+    for (index, config) in [CONFIG_A, CONFIG_B].into_iter().cycle().take(100).enumerate() {
+        let shape = Shape::Video { width: 64, height: 64 };
+        let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
+        session.tracks(&[Track { id, codec, timescale, config: config.into(), shape }]);
+        let dts = i64::try_from(index * 40).expect("small");
+        let data = Bytes::from_static(&[7; 64]);
+        let sample = Sample { track: id, dts, pts: dts, key: true, data };
+        if session.sample(sample, at(index as u64 * 40)).is_err() {
+            break;
+        }
+        taken += 1;
+    }
+    assert!((20..=40).contains(&taken), "{taken} changes were let through");
+    session.end("faulty", at(5_000));
+    threads.close(&ring);
+}
+
+#[test]
+fn a_segment_that_runs_on_into_further_slots_is_one_part() {
+    let dir = scratch();
+    format(dir.path(), 16);
+    let (ring, threads) = open(dir.path());
+    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    feed_one(&mut session, CONFIG_A, 0, 0);
+    for index in 1..20_i64 {
+        let arrival = index.cast_unsigned() * 500;
+        feed_one_of(&mut session, CONFIG_B, index * 500, arrival, 200_000);
+        // A sample ends the fragment of the one before it.
+        wait_for(&ring, "the sample before is durable", |files| {
+            let last = files.iter().map(|file| file.end_ms).max().unwrap_or(0);
+            last - 1_800_000_000_000 >= (index - 1) * 500
+        });
+    }
+    session.end("finished", at(10_000));
+    let files = wait_for(&ring, "everything is finished", |files| {
+        files.len() == 3 && files.iter().all(|file| file.state == FileState::Waiting)
+    });
+    let clip = ring.open_file_clip(by_format(&files, FileFormat::Hls)[0].id).expect("there");
+    let parts: Vec<(bool, u32)> =
+        clip.parts().iter().map(|part| (part.discontinuity, part.fragments)).collect();
+    assert_eq!(parts, [(false, 1), (true, 19)], "four slots, one change");
     threads.close(&ring);
 }

@@ -273,7 +273,10 @@ fn recorder_settings(config: &RingConfig, identity: &RingIdentity) -> RecorderSe
     let hls_clip_max =
         config.hls_clip_max.unwrap_or(HLS_CLIP_MAX.min(Duration::from_secs(quarter.max(60))));
     let hls_clip_max_s = u32::try_from(hls_clip_max.as_secs()).unwrap_or(u32::MAX);
-    RecorderSettings::for_slots(identity.slot_bytes, config.keep_all, hls_clip_max_s)
+    let settings =
+        RecorderSettings::for_slots(identity.slot_bytes, config.keep_all, hls_clip_max_s);
+    let clips_bytes_max = identity.capacity_bytes / RING_PART_OF_A_CLIP;
+    RecorderSettings { clips_bytes_max, ..settings }
 }
 
 /// Binds what is configured for RTMP and starts to accept; tells where.

@@ -20,8 +20,11 @@ pub(super) fn build(upload: &UploadConfig, platform: &Platform) -> Result<Arc<dy
     }
     let settings = match &upload.target {
         TargetConfig::Directory { path } => TargetSettings::Directory { root: path.clone() },
+        TargetConfig::S3(s3) if s3.endpoint.credentials().is_some() => {
+            return Err("endpoint: user and password do not belong in the address".to_owned());
+        }
         TargetConfig::S3(s3) => TargetSettings::S3(S3Settings {
-            endpoint: s3.endpoint.expose().to_owned(),
+            endpoint: s3.endpoint.without_credentials().to_string(),
             bucket: s3.bucket.clone(),
             region: s3.region.clone(),
             access_key_id: s3.access_key_id.clone(),

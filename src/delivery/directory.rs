@@ -201,6 +201,7 @@ impl Copy {
             Ok(())
         })?;
         file.sync_data().map_err(failed("making durable", temporary))?;
+        file.forget_cached();
         let mut stored = RunningSha256::default();
         self.for_chunks(|offset, buf| {
             file.read_exact_at(buf, offset).map_err(failed("reading back", temporary))?;

@@ -68,7 +68,7 @@ impl Shelf for RingShelf {
 
     fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {
         let format = self.record(file)?.format;
-        let clip = self.ring.open_file_clip(file).map_err(shelf_error)?;
+        let clip = self.ring.open_whole_file_clip(file).map_err(shelf_error)?;
         let rendering = render::open(format, Arc::new(clip))?;
         let dropped = rendering.dropped_tracks().to_vec();
         if !dropped.is_empty() {

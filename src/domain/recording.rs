@@ -6,6 +6,7 @@
 //! 1. A recording starts at a key frame; if none comes for 10 s of media, anyway, and says so.
 //! 2. RecordInterval cuts FLV, MP4 and AAC at the first key frame at or after the interval of
 //!    media time since the clip began. HLS is cut by its own, longer limit only.
+//!    A clip that pins its whole share of the ring is cut at the next key frame.
 //! 3. New codec parameters begin a new MP4 and AAC file; a new timeline a new FLV, MP4 and AAC
 //!    file; an audio gap a new AAC file. These cut at once, key frame or not: the file before
 //!    cannot hold what follows.
@@ -82,6 +83,8 @@ pub struct Boundary {
     pub new_timeline: bool,
     /// Audio before this place ends more than 100 ms earlier.
     pub audio_gap: bool,
+    /// Formats whose clip pins its whole share of the ring.
+    pub full: FormatSet,
     /// The session begins here.
     pub first: bool,
 }
@@ -244,7 +247,9 @@ impl Recording {
         let mut begins = FormatSet::EMPTY;
         let mut without_key = false;
         for format in self.plan.formats().iter() {
-            if changed.contains(format) || (boundary.key && self.is_due(format, now_ms)) {
+            if changed.contains(format)
+                || (boundary.key && (self.is_due(format, now_ms) || boundary.full.contains(format)))
+            {
                 begins = begins.with(format);
             } else if self.is_due(format, now_ms.saturating_sub(CUT_WITHOUT_KEY_MS)) {
                 begins = begins.with(format);
@@ -418,6 +423,7 @@ mod tests {
                     new_params: change == 1,
                     new_timeline: change == 2,
                     audio_gap: change == 3,
+                    full: FormatSet::EMPTY,
                     first: index == 0,
                 }
             });
@@ -487,7 +493,7 @@ mod tests {
                     new_params: bits & 2 != 0,
                     new_timeline: bits & 4 != 0,
                     audio_gap: bits & 8 != 0,
-                    first: bits & 16 != 0,
+                    full: FormatSet::EMPTY,                    first: bits & 16 != 0,
                 });
             }
         }

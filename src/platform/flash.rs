@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate};
+use nix::fcntl::{
+    FallocateFlags, Flock, FlockArg, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise,
+};
 use nix::sys::statvfs::statvfs;
 use nix::sys::uio::pwritev;
 
@@ -44,6 +46,9 @@ pub trait FlashFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Makes everything written to the file's whole file system durable (`syncfs`).
     fn sync_file_system(&self) -> io::Result<()>;
+    /// Drops what the system caches of the file's durable data, so that the next read comes from
+    /// the medium; best effort.
+    fn forget_cached(&self) {}
     /// Reserves the first `len` bytes on the device; the file is at least `len` long after it.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// The length.
@@ -192,6 +197,11 @@ impl FlashFile for SystemFile {
 
     fn sync_file_system(&self) -> io::Result<()> {
         Ok(nix::unistd::syncfs(&self.0)?)
+    }
+
+    fn forget_cached(&self) {
+        // Where it is refused the read back is from memory, as it would be without it.
+        let _ = posix_fadvise(&self.0, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

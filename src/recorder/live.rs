@@ -80,6 +80,12 @@ impl LiveEntry {
         &self.decision
     }
 
+    /// How many streams are live, this one included.
+    #[must_use]
+    pub fn live_count(&self) -> usize {
+        self.table.count().max(1)
+    }
+
     /// Enters a session for as long as the entry lives.
     #[must_use]
     pub fn new(table: Arc<LiveTable>, key: StreamKey, session: LiveSession) -> Self {

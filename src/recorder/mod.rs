@@ -39,6 +39,8 @@ pub struct RecorderSettings {
     pub fragment_bytes_target: usize,
     /// A larger sample is dropped, in bytes.
     pub sample_bytes_max: usize,
+    /// What the growing clips of one format may pin in the ring, all streams together, in bytes.
+    pub clips_bytes_max: u64,
 }
 
 impl RecorderSettings {
@@ -52,6 +54,7 @@ impl RecorderSettings {
             hls_clip_max_s,
             fragment_bytes_target: FRAGMENT_BYTES_TARGET.min(slot_bytes / 4),
             sample_bytes_max: SAMPLE_BYTES_MAX.min(slot_bytes / 2),
+            clips_bytes_max: u64::MAX,
         }
     }
 }
@@ -140,7 +143,12 @@ impl Recorder {
                 return Ok(Session::Unrecorded(enter()));
             }
         };
-        let lane = self.ring.lanes.open().ok_or(Full)?;
+        let Some(lane) = self.ring.lanes.open() else {
+            for recording in &recordings {
+                self.paused.give_up(recording.plan().id, now.boot);
+            }
+            return Err(Full);
+        };
         let entry = enter();
         let session = Arc::new(SessionStart { id, key, boot_id, began: now, protocol, query });
         let (catalog, stored) = (self.ring.catalog.clone(), session.clone());
@@ -167,12 +175,11 @@ impl Recorder {
 
     /// The recording that goes on now that its stream is back.
     fn returned(&self, key: &StreamKey, decision: &Decision, now: Instant) -> Option<Recording> {
-        let back = self.paused.take(key, decision, now.boot);
-        self.end_recordings(back.over.into_iter().collect());
-        if let Some(recording) = &back.continued {
+        let continued = self.paused.take(key, decision, now.boot);
+        if let Some(recording) = &continued {
             info!(recording = %recording.plan().id, "the recording goes on");
         }
-        back.continued
+        continued
     }
 
     fn end_recordings(&self, recordings: Vec<RecordingId>) {

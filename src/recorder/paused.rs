@@ -30,47 +30,61 @@ pub struct Paused {
 
 /// All paused recordings; one a stream.
 #[derive(Debug, Default)]
-pub struct PausedTable(Mutex<HashMap<StreamKey, Paused>>);
+pub struct PausedTable(Mutex<Table>);
 
-/// What becomes of a paused recording when its stream comes back.
 #[derive(Debug, Default)]
-pub struct Return {
-    /// It goes on.
-    pub continued: Option<Recording>,
-    /// It is over: it came too late, or under another template.
-    pub over: Option<RecordingId>,
+struct Table {
+    paused: HashMap<StreamKey, Paused>,
+    /// Recordings that nobody continues, and since when.
+    over: Vec<(RecordingId, BootTime)>,
 }
 
 impl PausedTable {
-    /// Pauses a recording; tells which one of the same stream is over by that.
-    pub fn pause(&self, key: StreamKey, paused: Paused) -> Option<RecordingId> {
-        self.table().insert(key, paused).map(|older| older.recording.plan().id)
-    }
-
-    /// The stream is back: decides about what was paused.
-    pub fn take(&self, key: &StreamKey, decision: &Decision, now: BootTime) -> Return {
-        match self.table().remove(key) {
-            None => Return::default(),
-            Some(paused) if now <= paused.until && paused.decision.same_content(decision) => {
-                Return { continued: Some(paused.recording), over: None }
-            }
-            Some(paused) => Return { continued: None, over: Some(paused.recording.plan().id) },
+    /// Pauses a recording at `now`; an older one of the same stream is over by that.
+    pub fn pause(&self, key: StreamKey, paused: Paused, now: BootTime) {
+        let mut table = self.table();
+        if let Some(older) = table.paused.insert(key, paused) {
+            table.over.push((older.recording.plan().id, now));
         }
     }
 
-    /// Removes and tells the recordings whose stream did not come back.
-    pub fn expire(&self, now: BootTime) -> Vec<RecordingId> {
+    /// The stream is back: gives the recording that goes on. One that came too late, or under
+    /// another template, is over.
+    pub fn take(&self, key: &StreamKey, decision: &Decision, now: BootTime) -> Option<Recording> {
         let mut table = self.table();
-        let gone = |paused: &Paused| now.since(paused.until) > SETTLED_AFTER;
-        let keys: Vec<StreamKey> =
-            table.iter().filter(|(_, paused)| gone(paused)).map(|(key, _)| key.clone()).collect();
-        keys.iter()
-            .filter_map(|key| table.remove(key))
-            .map(|paused| paused.recording.plan().id)
-            .collect()
+        let paused = table.paused.remove(key)?;
+        if now <= paused.until && paused.decision.same_content(decision) {
+            return Some(paused.recording);
+        }
+        table.over.push((paused.recording.plan().id, now));
+        None
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<StreamKey, Paused>> {
+    /// A recording that was taken is not continued after all.
+    pub fn give_up(&self, recording: RecordingId, now: BootTime) {
+        self.table().over.push((recording, now));
+    }
+
+    /// Removes and tells the recordings that are over and of which everything is durable by now.
+    pub fn expire(&self, now: BootTime) -> Vec<RecordingId> {
+        let mut table = self.table();
+        let settled = |since: BootTime| now.since(since) > SETTLED_AFTER;
+        let gone: Vec<StreamKey> = table
+            .paused
+            .iter()
+            .filter(|(_, paused)| settled(paused.until))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut over: Vec<RecordingId> = gone
+            .iter()
+            .filter_map(|key| table.paused.remove(key))
+            .map(|paused| paused.recording.plan().id)
+            .collect();
+        over.extend(table.over.extract_if(.., |(_, since)| settled(*since)).map(|(id, _)| id));
+        over
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

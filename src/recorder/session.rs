@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::{info, warn};
 
-use crate::domain::files::FormatSet;
+use crate::domain::files::{FileFormat, FormatSet};
 use crate::domain::ids::{FragmentSequence, RecordingId};
 use crate::domain::limits::{CODEC_CONFIG_BYTES_MAX, SCRIPT_DATA_BYTES_MAX, TRACKS_MAX};
 use crate::domain::matching::Decision;
@@ -25,11 +25,11 @@ use crate::ring::fragment::{Fragment, SegmentStart, SessionStart};
 use crate::ring::lane::{SessionEnd, StreamLane};
 use crate::ring::layout::{SealRecording, SealRecordings};
 
-/// More new timelines than this within [`TIMELINE_WINDOW_MS`] end the session: each costs a new
-/// segment on flash.
-const TIMELINES_MAX: usize = 30;
-/// See [`TIMELINES_MAX`], in milliseconds.
-const TIMELINE_WINDOW_MS: u64 = 10_000;
+/// More new timelines and new parameters than this within [`CHANGES_WINDOW_MS`] end the session:
+/// each costs a new segment on flash, and new files.
+const CHANGES_MAX: usize = 30;
+/// See [`CHANGES_MAX`], in milliseconds.
+const CHANGES_WINDOW_MS: u64 = 10_000;
 
 /// What a [`RecordedSession`] is made of.
 pub struct SessionParts {
@@ -52,9 +52,9 @@ pub struct SessionParts {
 /// The stream cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionFault {
-    /// Each new timeline costs a new segment on flash.
-    #[error("timestamps jump all the time")]
-    TimestampsJump,
+    /// Each change costs a new segment on flash.
+    #[error("timestamps or codec parameters change all the time")]
+    ChangesAllTheTime,
     /// New rules say that the source shall be dropped, to come back under them.
     #[error("dropped, so that it comes back under new rules")]
     DroppedForRules,
@@ -75,7 +75,9 @@ pub struct RecordedSession {
     change: Boundary,
     /// Formats whose file begins with the next fragment that gets through, by recording.
     owed: Vec<(RecordingId, FormatSet)>,
-    timelines: Vec<BootTime>,
+    changes: Vec<BootTime>,
+    /// Bytes of the growing clip of each format.
+    clip_bytes: [u64; 4],
     now: Instant,
     dropped: u64,
 }
@@ -98,7 +100,8 @@ impl RecordedSession {
             sequence: FragmentSequence(0),
             change: first,
             owed: Vec::new(),
-            timelines: Vec::new(),
+            changes: Vec::new(),
+            clip_bytes: [0; 4],
             now,
             dropped: 0,
         }
@@ -121,9 +124,13 @@ impl RecordedSession {
     fn new_timeline(&mut self) {
         self.media_clock.new_timeline();
         self.change.new_timeline = true;
+        self.note_change();
+    }
+
+    fn note_change(&mut self) {
         let now = self.now.boot;
-        self.timelines.retain(|at| now.since(*at).as_millis() < u128::from(TIMELINE_WINDOW_MS));
-        self.timelines.push(now);
+        self.changes.retain(|at| now.since(*at).as_millis() < u128::from(CHANGES_WINDOW_MS));
+        self.changes.push(now);
     }
 
     /// A sample of the current timeline: asks the recordings, cuts where they begin, adds it.
@@ -142,6 +149,7 @@ impl RecordedSession {
             key,
             media_ms: position.media_ms,
             audio_gap: position.audio_gap,
+            full: if key { self.full_clips() } else { FormatSet::EMPTY },
             ..self.change
         };
         self.change = Boundary::default();
@@ -153,6 +161,7 @@ impl RecordedSession {
             self.cut();
         }
         for (id, formats) in begins {
+            formats.iter().for_each(|format| self.clip_bytes[format as usize] = 0);
             owe(&mut self.owed, id, formats);
         }
         if !wanted {
@@ -171,6 +180,14 @@ impl RecordedSession {
         let recordings = self.seal_recordings();
         let fragmenter = self.fragmenter.as_mut().expect("begun above");
         fragmenter.add(sample, &track, now, position.media_ms, end_ms, || recordings);
+    }
+
+    /// Formats whose clip pins this stream's share of what clips may pin.
+    fn full_clips(&self) -> FormatSet {
+        let parts = self.parts.as_ref().expect("only `finish` takes the parts");
+        let share = parts.settings.clips_bytes_max / parts.entry.live_count() as u64;
+        let full = |format: &FileFormat| self.clip_bytes[*format as usize] >= share;
+        FileFormat::ALL.into_iter().filter(full).collect()
     }
 
     /// Whether the sample after the boundary is kept, and which files begin with it.
@@ -228,6 +245,8 @@ impl RecordedSession {
         let Some(fragmenter) = &mut self.fragmenter else { return };
         let Some(fragment) = fragmenter.cut() else { return };
         self.sequence = fragmenter.next_sequence();
+        let bytes = fragment.media_bytes() as u64;
+        self.clip_bytes.iter_mut().for_each(|clip| *clip += bytes);
         match self.parts().lane.push(fragment) {
             Ok(()) => self.owed.clear(),
             Err(fragment) => self.drop_fragment(&fragment),
@@ -325,6 +344,7 @@ impl RecordedSession {
         self.gate.set_tracks(tracks.iter().map(|track| (track.id, track.timescale)));
         if !self.tracks.is_empty() {
             self.change.new_params = true;
+            self.note_change();
         }
         let codecs: Vec<&str> = tracks.iter().map(|track| track.codec.name()).collect();
         info!(?codecs, "tracks");
@@ -351,8 +371,8 @@ impl RecordedSession {
     pub fn sample(&mut self, sample: Sample, now: Instant) -> Result<(), SessionFault> {
         self.now = now;
         self.through_gate(|gate, pass| gate.push(sample, pass));
-        if self.timelines.len() > TIMELINES_MAX {
-            return Err(SessionFault::TimestampsJump);
+        if self.changes.len() > CHANGES_MAX {
+            return Err(SessionFault::ChangesAllTheTime);
         }
         Ok(())
     }
@@ -377,9 +397,8 @@ fn pause(parts: &SessionParts, recording: Recording, window: Duration, end: &mut
     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     let until = BootTime(end.ended.boot.0.saturating_add(window_ms));
     let decision = parts.entry.decision().clone();
-    let older =
-        parts.paused.pause(parts.session.key.clone(), Paused { recording, decision, until });
-    end.recordings.extend(older);
+    let paused = Paused { recording, decision, until };
+    parts.paused.pause(parts.session.key.clone(), paused, end.ended.boot);
 }
 
 fn owe(owed: &mut Vec<(RecordingId, FormatSet)>, id: RecordingId, begins: FormatSet) {

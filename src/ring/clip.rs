@@ -157,9 +157,10 @@ impl RingClip {
 
     fn read_checked(&self, fragment: u32, mut bytes: Vec<u8>) -> Result<CachedFragment, ClipError> {
         let (span, offset) = self.locate(fragment)?;
-        let damaged = |what| ClipError::Damaged { fragment, what };
         let scanner = self.scanner(span);
-        let found = scanner.fragment(offset, span.span.place, &span.segment).map_err(damaged)?;
+        let found = scanner
+            .fragment(offset, span.span.place, &span.segment)
+            .map_err(|what| clip_error(&scanner, fragment, what))?;
         let media = found.seal.media_bytes as usize;
         let moof_bytes = found.moof_bytes as usize;
         let kept = if media <= CACHED_FRAGMENT_BYTES_MAX { media } else { moof_bytes };
@@ -177,21 +178,12 @@ impl RingClip {
             crc = crc32c::crc32c_append(crc, &piece[..len]);
             at += len;
         }
-        if !self.seal_agrees(span, offset, &found.seal, crc) {
-            return Err(damaged("the checksum does not agree"));
+        let agrees = seal_covers(span, offset, &found.seal, crc)
+            .map_err(|source| ClipError::Read { fragment, source })?;
+        if !agrees {
+            return Err(ClipError::Damaged { fragment, what: "the checksum does not agree" });
         }
         Ok(CachedFragment { fragment, moof_bytes, bytes, offset })
-    }
-
-    fn seal_agrees(&self, span: &OpenSpan, offset: u64, seal: &Seal, crc: u32) -> bool {
-        let at = offset + u64::from(seal.media_bytes);
-        let mut head = [0; 4];
-        if span.file.read_exact_at(&mut head, at).is_err() {
-            return false;
-        }
-        // The scanner has checked this length.
-        let mut seal_box = vec![0; u32::from_be_bytes(head) as usize];
-        span.file.read_exact_at(&mut seal_box, at).is_ok() && seal_agrees(&seal_box, crc)
     }
 
     fn scanner<'a>(&self, span: &'a OpenSpan) -> Scanner<'a> {
@@ -213,10 +205,10 @@ impl ClipSource for RingClip {
         }
         drop(cache);
         let (span, offset) = self.locate(fragment)?;
-        let found = self
-            .scanner(span)
+        let scanner = self.scanner(span);
+        let found = scanner
             .fragment(offset, span.span.place, &span.segment)
-            .map_err(|what| ClipError::Damaged { fragment, what })?;
+            .map_err(|what| clip_error(&scanner, fragment, what))?;
         let mut moof = vec![0; found.moof_bytes as usize];
         span.file
             .read_exact_at(&mut moof, offset)
@@ -247,19 +239,51 @@ fn begins_anew(span: &OpenSpan) -> bool {
     span.segment.header.discontinuity && span.span.start == span.segment.media_offset
 }
 
+/// Whether the seal of a fragment agrees with the checksum of its media.
+fn seal_covers(span: &OpenSpan, offset: u64, seal: &Seal, crc: u32) -> std::io::Result<bool> {
+    let at = offset + u64::from(seal.media_bytes);
+    let mut head = [0; 4];
+    span.file.read_exact_at(&mut head, at)?;
+    // The scanner has checked this length.
+    let mut seal_box = vec![0; u32::from_be_bytes(head) as usize];
+    span.file.read_exact_at(&mut seal_box, at)?;
+    Ok(seal_agrees(&seal_box, crc))
+}
+
+/// What a scanner found wrong: only unreadable (try again), or damaged.
+fn clip_error(scanner: &Scanner<'_>, fragment: u32, what: &'static str) -> ClipError {
+    match scanner.take_read_error() {
+        Some(source) => ClipError::Read { fragment, source },
+        None => ClipError::Damaged { fragment, what },
+    }
+}
+
+/// What a scanner found wrong in a slot: only unreadable (try again), or damaged.
+fn ring_error(
+    scanner: &Scanner<'_>,
+    slot: SlotIndex,
+    offset: u64,
+    what: &'static str,
+) -> RingError {
+    match scanner.take_read_error() {
+        Some(source) => RingError::Flash { what: format!("reading slot {slot}"), source },
+        None => RingError::Damaged { slot, offset, what },
+    }
+}
+
 fn open_span(slots: &Slots, span: Span, first_fragment: u32) -> Result<OpenSpan, RingError> {
     let slot = span.place.slot;
     let file = slots.open(slot, Open::Read)?;
     let scanner = Scanner::new(&*file, slots.identity.slot_bytes, Depth::Seals);
     let segment = scanner
         .segment_start(span.segment_offset, span.place)
-        .ok_or(RingError::Damaged { slot, offset: span.segment_offset, what: "no such segment" })?;
+        .ok_or_else(|| ring_error(&scanner, slot, span.segment_offset, "no such segment"))?;
     let mut pages = Vec::new();
     let mut offset = span.start;
     while offset < span.end {
         let found = scanner
             .fragment(offset, span.place, &segment)
-            .map_err(|what| RingError::Damaged { slot, offset, what })?;
+            .map_err(|what| ring_error(&scanner, slot, offset, what))?;
         let page = u16::try_from(offset / PAGE_BYTES).map_err(|_| RingError::Damaged {
             slot,
             offset,

@@ -117,6 +117,22 @@ impl Ring {
         RingClip::open(self.slots.clone(), &found.spans, found.lease)
     }
 
+    /// Opens a file's clip if the ring holds all of it. Blocks on flash.
+    ///
+    /// # Errors
+    /// Some of the media is gone, or damaged.
+    pub fn open_whole_file_clip(&self, file: FileId) -> Result<RingClip, RingError> {
+        // Looked at and leased in one job: nothing is evicted between.
+        let found = self.catalog.call_blocking(move |state| {
+            let record = state.file(file)?;
+            if !state.holds_file(&record)? {
+                return Err(RingError::Gone(format!("a part of file {file}")));
+            }
+            state.file_spans(file)
+        })?;
+        RingClip::open(self.slots.clone(), &found.spans, found.lease)
+    }
+
     /// Opens what the ring holds of a stream between two wall times (Unix milliseconds), from the
     /// last key frame at or before the first. Blocks on flash.
     ///

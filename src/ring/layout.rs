@@ -110,6 +110,15 @@ pub struct Seal {
     pub recordings: SealRecordings,
 }
 
+impl Seal {
+    /// Formats that a recording makes of the fragment.
+    #[must_use]
+    pub fn formats_of(&self, recording: RecordingId) -> FormatSet {
+        let found = self.recordings.iter().find(|found| found.recording == recording);
+        found.map_or(FormatSet::EMPTY, |found| found.formats)
+    }
+}
+
 /// The stream's part of a seal.
 #[must_use]
 pub fn stream_hash(key: &StreamKey) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::domain::limits::PAGE_BYTES;
 use crate::platform::flash::FlashFile;
 use crate::ring::catalog::durable::DurableFragment;
-use crate::ring::fragment::{Fragment, SegmentStart};
+use crate::ring::fragment::{Fragment, SegmentStart, SessionStart};
 use crate::ring::layout::{
     Seal, SegmentHeader, SlotPlace, encode_seal, encode_segment_start, free_head, padding,
     stream_hash,
@@ -25,6 +25,8 @@ pub(super) struct OpenSlot {
     pub(super) position: u64,
     /// The segment that grows, and where it begins.
     pub(super) segment: Option<(Arc<SegmentStart>, u32)>,
+    /// The segment that filled the slot before this one: it only runs on here.
+    pub(super) runs_on: Option<Arc<SegmentStart>>,
     /// Written since the last good sync.
     pub(super) dirty: bool,
     /// Its stream is live.
@@ -34,7 +36,20 @@ pub(super) struct OpenSlot {
 impl OpenSlot {
     /// A slot at its beginning.
     pub(super) fn new(file: Box<dyn FlashFile>, place: SlotPlace) -> Self {
-        OpenSlot { file, place, position: 0, segment: None, dirty: false, live: true }
+        OpenSlot {
+            file,
+            place,
+            position: 0,
+            segment: None,
+            runs_on: None,
+            dirty: false,
+            live: true,
+        }
+    }
+
+    /// Whether the segment that grows is of this session.
+    pub(super) fn is_of(&self, session: &SessionStart) -> bool {
+        self.segment.as_ref().is_some_and(|(segment, _)| segment.session.id == session.id)
     }
 
     /// Whether the fragment fits, with all that comes with it.
@@ -69,10 +84,12 @@ impl OpenSlot {
             }
             _ => {
                 segment_offset += u32::try_from(self.position).expect("slots are below 4 GiB");
-                start = encode_segment_start(
-                    &fragment.segment.init,
-                    &segment_header(&fragment.segment, self.place),
-                );
+                let mut header = segment_header(&fragment.segment, self.place);
+                let before = self.runs_on.as_ref();
+                if before.is_some_and(|before| Arc::ptr_eq(before, &fragment.segment)) {
+                    header.discontinuity = false;
+                }
+                start = encode_segment_start(&fragment.segment.init, &header);
             }
         }
         let offset = self.position + start.len() as u64;

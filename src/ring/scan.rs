@@ -2,6 +2,9 @@
 //! the fragments of a span. What is read is not trusted: every length is checked against the slot
 //! before anything is allocated.
 
+use std::cell::RefCell;
+use std::io;
+
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::platform::flash::FlashFile;
@@ -70,13 +73,21 @@ pub struct Scanner<'a> {
     file: &'a dyn FlashFile,
     slot_bytes: u64,
     depth: Depth,
+    /// The last failed read: what was not read is not damaged.
+    failed: RefCell<Option<io::Error>>,
 }
 
 impl<'a> Scanner<'a> {
     /// A scanner over one open slot.
     #[must_use]
     pub fn new(file: &'a dyn FlashFile, slot_bytes: u64, depth: Depth) -> Self {
-        Scanner { file, slot_bytes, depth }
+        Scanner { file, slot_bytes, depth, failed: RefCell::new(None) }
+    }
+
+    /// The read that failed since the last call, if one did: then what was said to be wrong is only
+    /// what could not be read.
+    pub fn take_read_error(&self) -> Option<io::Error> {
+        self.failed.take()
     }
 
     /// Reads the slot. `expected` is where it should be; with a generation of 0, any is taken.
@@ -205,7 +216,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let mut head = [0; 8];
-        self.file.read_exact_at(&mut head, offset).ok()?;
+        self.read_into(&mut head, offset)?;
         let size = u64::from(u32::from_be_bytes(head[..4].try_into().ok()?));
         let kind = head[4..].try_into().ok()?;
         (size >= 8 && size <= self.slot_bytes - offset).then_some((size, kind))
@@ -213,8 +224,20 @@ impl<'a> Scanner<'a> {
 
     fn read(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).ok()?];
-        self.file.read_exact_at(&mut bytes, offset).ok()?;
+        self.read_into(&mut bytes, offset)?;
         Some(bytes)
+    }
+
+    fn read_into(&self, buf: &mut [u8], offset: u64) -> Option<()> {
+        self.file
+            .read_exact_at(buf, offset)
+            .map_err(|error| {
+                // A slot that is too short will not be longer the next time.
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    self.failed.replace(Some(error));
+                }
+            })
+            .ok()
     }
 }
 

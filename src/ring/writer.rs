@@ -11,7 +11,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 use tracing::{error, info, warn};
 
-use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::files::FormatSet;
+use crate::domain::ids::{RecordingId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::Open;
 use crate::ring::RingError;
@@ -110,6 +111,8 @@ pub struct Writer {
     /// To be written again after a failed sync, once there are slots.
     #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
     homeless: Vec<Box<Fragment>>,
+    /// Formats whose file was to begin with a fragment that was dropped, by recording.
+    owed: BTreeMap<RecordingId, FormatSet>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
     last_sync: StdInstant,
@@ -148,6 +151,7 @@ impl Writer {
             open,
             pending: Vec::new(),
             homeless: Vec::new(),
+            owed: BTreeMap::new(),
             dirty: false,
             last_sync: StdInstant::now(),
             last_asked: StdInstant::now(),
@@ -196,7 +200,12 @@ impl Writer {
             match lane.drain(&lanes, |fragment| self.place(fragment)) {
                 Ok(lane) => self.opened.push(lane),
                 Err(end) => {
-                    if let Some(open) = self.open.get_mut(&end.session.key) {
+                    for recording in end.recordings.iter().chain(&end.paused) {
+                        self.owed.remove(recording);
+                    }
+                    // The next session of the stream may be at work in the slot already.
+                    let open = self.open.get_mut(&end.session.key);
+                    if let Some(open) = open.filter(|open| open.is_of(&end.session)) {
                         open.live = false;
                         open.segment = None;
                     }
@@ -233,8 +242,14 @@ impl Writer {
     }
 
     /// Writes a fragment into its stream's slot, into a new one if it does not fit or fails.
-    /// Gives it back if there is no slot yet; drops it if there will be none.
-    fn place(&mut self, fragment: Box<Fragment>) -> Option<Box<Fragment>> {
+    /// Gives it back if there is no slot yet; drops it if there will be none. Files that begin with
+    /// a dropped fragment begin with the next one that is written.
+    fn place(&mut self, mut fragment: Box<Fragment>) -> Option<Box<Fragment>> {
+        for recording in &mut fragment.recordings {
+            if let Some(owed) = self.owed.remove(&recording.recording) {
+                recording.begins = recording.begins.or(owed.and(recording.formats));
+            }
+        }
         let key = fragment.segment.session.key.clone();
         for _ in 0..2 {
             if !self.has_room(&key, &fragment) && !self.begin_slot(&key) {
@@ -259,6 +274,9 @@ impl Writer {
                 }
             }
         }
+        for recording in fragment.recordings.iter().filter(|one| !one.begins.is_empty()) {
+            self.owed.insert(recording.recording, recording.begins);
+        }
         self.dropped_fragments += 1;
         self.lanes.meters.fragment_dropped();
         if self.dropped_fragments.is_power_of_two() {
@@ -279,6 +297,7 @@ impl Writer {
 
     /// Closes the stream's slot and opens the next ready one.
     fn begin_slot(&mut self, key: &StreamKey) -> bool {
+        let before = self.open.get(key).and_then(|open| open.segment.clone());
         self.close_slot(key);
         loop {
             let Some(ready) = self.desk.state().ready.pop_front() else { return false };
@@ -289,7 +308,9 @@ impl Writer {
             };
             match self.slots.open(ready.slot, Open::ReadWrite) {
                 Ok(file) => {
-                    self.open.insert(key.clone(), OpenSlot::new(file, place));
+                    let mut open = OpenSlot::new(file, place);
+                    open.runs_on = before.map(|(segment, _)| segment);
+                    self.open.insert(key.clone(), open);
                     return true;
                 }
                 Err(error) => {
@@ -369,7 +390,10 @@ impl Writer {
         let failed: Vec<StreamKey> =
             self.open.iter().filter(|(_, open)| open.dirty).map(|(key, _)| key.clone()).collect();
         for key in &failed {
-            self.fail_slot(key);
+            // What was durable in it stays good; nothing more is written to it in this life.
+            if let Some(open) = self.open.remove(key) {
+                self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
+            }
         }
         for pending in std::mem::take(&mut self.pending) {
             match pending {

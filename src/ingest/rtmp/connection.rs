@@ -194,11 +194,13 @@ impl Connection {
             Woken::Read(Err(error)) => return Err(Close::Lost(Some(error))),
             Woken::Read(Ok(len)) => {
                 self.buffer.fill(len);
-                self.heard = Instant::now();
-                if let Some(publish) = &self.publish {
-                    publish.live.touch(self.context.clock.now().boot);
+                let held = self.session.bytes_held();
+                let received = self.receive().await;
+                // A large sample on a slow link is media too; acknowledgements and pings are not.
+                if self.session.bytes_held() > held {
+                    self.hear();
                 }
-                return self.receive().await;
+                return received;
             }
             Woken::Deadline => match &mut self.publish {
                 None => return Err(Close::TooSlow),
@@ -207,6 +209,14 @@ impl Connection {
             },
         }
         Ok(())
+    }
+
+    /// Media comes: the publisher is alive.
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        if let Some(publish) = &self.publish {
+            publish.live.touch(self.context.clock.now().boot);
+        }
     }
 
     /// Lets the session work through what was read.
@@ -240,6 +250,9 @@ impl Connection {
 
     async fn take(&mut self, event: ServerEvent) -> Result<(), Close> {
         let now = self.context.clock.now().boot;
+        if matches!(event, ServerEvent::Video { .. } | ServerEvent::Audio { .. }) {
+            self.hear();
+        }
         let result = match (event, &mut self.publish) {
             (ServerEvent::Publish(url), _) => return self.begin(url).await,
             (ServerEvent::Unpublish, _) => return self.unpublish(),

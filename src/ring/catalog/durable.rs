@@ -212,6 +212,8 @@ impl Entry<'_> {
             }
             store_segment(self.transaction, open)?;
         }
+        // After a loss of the catalog nobody else enters the session of media that is no file's.
+        insert_session(self.transaction, &fragment.segment.session)?;
         let open = OpenSegment {
             place: seal.place,
             session: seal.session,
@@ -281,7 +283,7 @@ impl Entry<'_> {
             Some(content) => content,
             None => {
                 // The row went down with the power; the seal says what matters.
-                let content = RecordingContent::unknown(formats_of(fragment, recording));
+                let content = RecordingContent::unknown(fragment.seal.formats_of(recording));
                 let start = RecordingStart { id: recording, content: content.clone() };
                 insert_recording(self.transaction, stream, session, &start)?;
                 content
@@ -425,6 +427,10 @@ impl Entry<'_> {
     }
 
     fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
+        // What still grows of it is known from here on, so that the session is not forgotten.
+        for open in self.segments.values().filter(|open| open.session == end.session.id) {
+            store_segment(self.transaction, open)?;
+        }
         for recording in &end.recordings {
             self.end_recording(*recording)?;
         }
@@ -484,14 +490,4 @@ fn extend(
     open.media_end_ms = seal.media_end_ms.max(open.media_end_ms);
     open.bytes += u64::from(seal.media_bytes);
     Ok(())
-}
-
-fn formats_of(
-    fragment: &DurableFragment,
-    recording: RecordingId,
-) -> crate::domain::files::FormatSet {
-    let all = &fragment.seal.recordings;
-    all.iter()
-        .find(|found| found.recording == recording)
-        .map_or_else(crate::domain::files::FormatSet::default, |found| found.formats)
 }

@@ -198,7 +198,9 @@ impl CatalogState {
         attempts: u32,
     ) -> Result<(), RingError> {
         self.db
-            .prepare_cached("UPDATE file SET state = ?2, why = ?3, attempts = ?4 WHERE id = ?1")
+            .prepare_cached(
+                "UPDATE file SET state = ?2, why = ?3, attempts = ?4 WHERE id = ?1 AND state <> 6",
+            )
             .and_then(|mut update| update.execute(params![sql(id.0), state as u8, why, attempts]))
             .map_err(RingError::catalog("keeping a file's state"))?;
         Ok(())
@@ -218,7 +220,7 @@ impl CatalogState {
         self.durably("entering a delivery", |transaction| {
             transaction.execute(
                 "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5
-                 WHERE id = ?1",
+                 WHERE id = ?1 AND state <> 6",
                 params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256],
             )?;
             transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])

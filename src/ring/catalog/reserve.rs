@@ -63,7 +63,7 @@ impl CatalogState {
             "SELECT slot.slot, slot.age, count(file.id),
              max(file.state IN (0, 1, 2, 3, 5)),
              max(CASE WHEN file.state IN (0, 1, 2, 3, 5) THEN file.priority END),
-             min(file.storage_s > 0 AND file.state <> 0),
+             min(file.storage_s > 0 AND file.state <> 0 AND file.trusted),
              max(file.end_ms + 1000 * file.storage_s)
              FROM slot
              LEFT JOIN span ON span.slot = slot.slot AND span.generation = slot.generation
