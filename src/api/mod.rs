@@ -1,6 +1,7 @@
 //! What answers questions about the box: the control socket for the command line, and HTTP with
 //! files and metrics.
 
+pub mod cloud;
 pub mod control;
 pub mod export;
 pub mod files;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::read_text;
-use crate::domain::faults::{Fault, Faults, quoted};
+use crate::domain::faults::{Fault, FaultKind, Faults, quoted};
 use crate::domain::secret::Secret;
 use crate::platform::flash::Flash;
 
@@ -37,7 +37,8 @@ impl<'a> Reading<'a> {
             place.push_str(", ");
         }
         place.push_str(key);
-        self.found.push((at, Fault { place, what: what.as_ref().to_owned() }));
+        self.found
+            .push((at, Fault { kind: FaultKind::Value, place, what: what.as_ref().to_owned() }));
     }
 
     /// Faults so far.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use crate::domain::faults::{Fault, Faults, quoted};
+use crate::domain::faults::{Fault, FaultKind, Faults, quoted};
 
 /// Objects and arrays inside each other.
 const DEPTH_MAX: usize = 16;
@@ -36,7 +36,7 @@ impl Json {
     /// # Errors
     /// Too long, too deep, or not JSON.
     pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Json, Fault> {
-        let whole = |what: String| Fault { place: String::new(), what };
+        let whole = |what: String| Fault { kind: FaultKind::Value, place: String::new(), what };
         if bytes.len() > bytes_max {
             return Err(whole(format!("has {} bytes, {bytes_max} are allowed", bytes.len())));
         }
@@ -45,6 +45,23 @@ impl Json {
         let json = Level(0).deserialize(&mut deserializer).map_err(not_json)?;
         deserializer.end().map_err(not_json)?;
         Ok(json)
+    }
+
+    /// From a value that was parsed elsewhere, within limits of its own.
+    #[must_use]
+    pub fn from_value(value: serde_json::Value) -> Json {
+        match value {
+            serde_json::Value::Null => Json::Null,
+            serde_json::Value::Bool(value) => Json::Bool(value),
+            serde_json::Value::Number(number) => Json::Number(number),
+            serde_json::Value::String(text) => Json::Text(text),
+            serde_json::Value::Array(list) => {
+                Json::List(list.into_iter().map(Json::from_value).collect())
+            }
+            serde_json::Value::Object(members) => Json::Object(
+                members.into_iter().map(|(name, value)| (name, Json::from_value(value))).collect(),
+            ),
+        }
     }
 
     /// The kind of value, for faults.
@@ -226,7 +243,7 @@ impl<'a> Fields<'a> {
         faults: &mut Faults,
     ) -> Option<&'a str> {
         if !self.members.iter().any(|(member, _)| *member == name) {
-            faults.add(self.place_of(name), "is missing");
+            faults.add_kind(FaultKind::Missing, self.place_of(name), "is missing");
         }
         self.text(name, bytes_max, faults)
     }
@@ -297,7 +314,7 @@ impl<'a> Fields<'a> {
     /// Everything has been taken; what is left is unknown.
     pub fn finish(self, faults: &mut Faults) {
         for (name, _) in &self.members {
-            faults.add(self.place_of(name), "is not a known field");
+            faults.add_kind(FaultKind::Unknown, self.place_of(name), "is not a known field");
         }
     }
 }

@@ -8,9 +8,27 @@ const FAULTS_MAX: usize = 64;
 /// Characters of foreign text that a fault repeats.
 const QUOTED_CHARS_MAX: usize = 64;
 
+/// What kind of wrong, for those who answer with a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FaultKind {
+    /// A value that is not allowed.
+    #[default]
+    Value,
+    /// Something that must be there is not.
+    Missing,
+    /// Something that nobody knows.
+    Unknown,
+    /// Something that the box does not do.
+    Unsupported,
+    /// A VodFileName that is no pattern.
+    VodFileName,
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
+    /// The kind.
+    pub kind: FaultKind,
     /// Where, like `templates[2].FlvParam.RecordInterval`; empty for the whole document.
     pub place: String,
     /// What, in words.
@@ -40,10 +58,15 @@ impl Faults {
         Faults::default()
     }
 
-    /// Adds one.
+    /// Adds one about a value.
     pub fn add(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        self.add_kind(FaultKind::Value, place, what);
+    }
+
+    /// Adds one of a kind.
+    pub fn add_kind(&mut self, kind: FaultKind, place: impl Into<String>, what: impl Into<String>) {
         if self.kept.len() < FAULTS_MAX {
-            self.kept.push(Fault { place: place.into(), what: what.into() });
+            self.kept.push(Fault { kind, place: place.into(), what: what.into() });
         } else {
             self.left_out += 1;
         }

@@ -18,6 +18,7 @@ pub mod restart_plan;
 pub mod rule_set;
 pub mod sample;
 pub mod secret;
+pub mod service;
 pub mod source;
 pub mod stream_key;
 pub mod template;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::document::Fields;
-use crate::domain::faults::{Faults, quoted};
+use crate::domain::faults::{FaultKind, Faults, quoted};
 use crate::domain::file_name::{FileNamePattern, PATTERN_BYTES_MAX};
 use crate::domain::files::{FileFormat, FormatSet};
 
@@ -125,7 +125,11 @@ impl Template {
         let aac = read_format(&mut fields, "AacParam", FileFormat::Aac, faults);
         let mp3_place = format!("{}.Enable", fields.place_of("Mp3Param"));
         if read_format(&mut fields, "Mp3Param", FileFormat::Aac, faults).is_some() {
-            faults.add(mp3_place, "MP3 is not supported: it would need transcoding");
+            faults.add_kind(
+                FaultKind::Unsupported,
+                mp3_place,
+                "MP3 is not supported: it would need transcoding",
+            );
         }
         let flow_continue_s = read_special(&mut fields, faults);
         read_unsupported(&mut fields, faults);
@@ -172,7 +176,7 @@ fn read_format(
     if let Some(text) = param.text("VodFileName", PATTERN_BYTES_MAX, faults) {
         match FileNamePattern::parse(text) {
             Ok(pattern) => read.vod_file_name = pattern,
-            Err(error) => faults.add(place, error.to_string()),
+            Err(error) => faults.add_kind(FaultKind::VodFileName, place, error.to_string()),
         }
     }
     read.vod_sub_app_id = param.integer("VodSubAppId", 0..=i64::MAX, faults);
@@ -190,13 +194,16 @@ fn read_storage(param: &mut Fields<'_>, faults: &mut Faults) {
     let place = param.place_of("StorageMode");
     match param.text("StorageMode", PROCEDURE_BYTES_MAX, faults) {
         None | Some("" | "normal") => {}
-        Some("cold") => faults.add(place, "`cold` storage is not supported, `normal` is"),
+        Some("cold") => {
+            let what = "`cold` storage is not supported, `normal` is";
+            faults.add_kind(FaultKind::Unsupported, place, what);
+        }
         Some(other) => faults.add(place, format!("{} is not a storage mode", quoted(other))),
     }
     for name in ["CosBucketName", "CosBucketRegion", "CosBucketPath"] {
         if param.text(name, PROCEDURE_BYTES_MAX, faults).is_some_and(|text| !text.is_empty()) {
             let what = "is not supported: where files go is set in edgerec.toml, [upload]";
-            faults.add(param.place_of(name), what);
+            faults.add_kind(FaultKind::Unsupported, param.place_of(name), what);
         }
     }
 }
@@ -213,7 +220,7 @@ fn read_special(fields: &mut Fields<'_>, faults: &mut Faults) -> u32 {
     if let Some(mut special) = fields.object("FlvSpecialParam", faults) {
         if special.flag("UploadInRecording", faults) == Some(true) {
             let what = "is not supported: files are uploaded when they are complete";
-            faults.add(special.place_of("UploadInRecording"), what);
+            faults.add_kind(FaultKind::Unsupported, special.place_of("UploadInRecording"), what);
         }
         special.finish(faults);
     }
@@ -223,11 +230,12 @@ fn read_special(fields: &mut Fields<'_>, faults: &mut Faults) -> u32 {
 /// Fields of the contract that mean nothing on a box; only their harmless values are taken.
 fn read_unsupported(fields: &mut Fields<'_>, faults: &mut Faults) {
     if fields.integer("IsDelayLive", 0..=1, faults) == Some(1) {
-        faults.add(fields.place_of("IsDelayLive"), "slow live is not supported");
+        let what = "slow live is not supported";
+        faults.add_kind(FaultKind::Unsupported, fields.place_of("IsDelayLive"), what);
     }
     if fields.integer("CosStore", 0..=1, faults) == Some(1) {
         let what = "is not supported: where files go is set in edgerec.toml, [upload]";
-        faults.add(fields.place_of("CosStore"), what);
+        faults.add_kind(FaultKind::Unsupported, fields.place_of("CosStore"), what);
     }
     // The box has the original stream only: there is no watermark to keep or to remove.
     fields.flag("RemoveWatermark", faults);

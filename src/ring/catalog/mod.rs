@@ -18,11 +18,13 @@ pub mod recover;
 pub mod reserve;
 mod rows;
 pub mod schema;
+pub mod service;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
+use arc_swap::ArcSwap;
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 use tracing::error;
@@ -32,6 +34,7 @@ use crate::domain::ids::{RecordingId, SlotIndex};
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
+use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
 use crate::ring::clip::Leases;
 use crate::ring::identity::RingIdentity;
 
@@ -142,6 +145,8 @@ pub struct CatalogState {
     pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
+    pub(super) service: ServiceInForce,
+    pub(super) service_watchers: Vec<ServiceWatcher>,
     closing: bool,
 }
 
@@ -158,6 +163,8 @@ impl CatalogState {
         leases: Arc<Leases>,
     ) -> Result<Self, RingError> {
         let db = schema::open(&database_path(path), &identity)?;
+        let service = CatalogState::read_service(&db)
+            .map_err(RingError::catalog("reading what the API has set"))?;
         Ok(CatalogState {
             db,
             identity,
@@ -167,6 +174,8 @@ impl CatalogState {
             open_segments: HashMap::new(),
             leases,
             news: Arc::new(Notify::new()),
+            service: Arc::new(ArcSwap::from_pointee(service)),
+            service_watchers: Vec::new(),
             closing: false,
         })
     }

@@ -64,6 +64,35 @@ CREATE TABLE gap (
 CREATE TABLE loss (
     id INTEGER PRIMARY KEY, file INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     media_ms INTEGER NOT NULL, reason TEXT NOT NULL);
+", "
+-- What callers of the API have set; content is JSON.
+CREATE TABLE entry (
+    kind TEXT NOT NULL, key TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (kind, key))
+    WITHOUT ROWID;
+-- Notifications, in the order in which they happened. state: 0 waits, 1 taken by the receiver,
+-- 2 given up. body is JSON without t and sign, which are made for each attempt.
+CREATE TABLE notice (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, stream TEXT NOT NULL,
+    event_type INTEGER NOT NULL, at_ms INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL,
+    body TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    last_ms INTEGER, answer TEXT);
+CREATE INDEX notice_state ON notice (state, seq);
+CREATE INDEX notice_stream ON notice (stream, at_ms);
+-- One row a push or pull, from begin to end, recorded or not. decision is what was decided, as JSON.
+CREATE TABLE push (
+    id INTEGER PRIMARY KEY, domain TEXT NOT NULL, app TEXT NOT NULL, stream TEXT NOT NULL,
+    boot_id BLOB NOT NULL, began_boot_ms INTEGER NOT NULL, began_ms INTEGER NOT NULL,
+    trusted INTEGER NOT NULL, peer TEXT NOT NULL, query TEXT NOT NULL, decision TEXT NOT NULL,
+    ended_ms INTEGER, cause TEXT NOT NULL DEFAULT '', errcode INTEGER NOT NULL DEFAULT 0,
+    width INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX push_began ON push (began_ms);
+CREATE INDEX push_stream ON push (stream, began_ms);
+-- A span that was taken from the past is not told by the seals of its fragments.
+ALTER TABLE span ADD COLUMN past INTEGER NOT NULL DEFAULT 0;
+-- A recording that waits for its stream: since when, on which clocks; NULL while it does not.
+ALTER TABLE recording ADD COLUMN paused TEXT;
+-- When a gap's times can be believed, as with sessions.
+ALTER TABLE gap ADD COLUMN trusted INTEGER NOT NULL DEFAULT 1;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
