@@ -14,15 +14,16 @@ use edgerec::domain::matching::{Layer, RuleTable};
 use edgerec::domain::rule_set::RuleSet;
 use edgerec::domain::sample::{Codec, Sample, Shape, Track, TrackId};
 use edgerec::domain::stream_key::StreamKey;
-use edgerec::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use edgerec::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, WallTime};
 use edgerec::media::clip::ClipSource;
 use edgerec::media::fmp4::parse_moof;
 use edgerec::platform::clock::SystemClock;
 use edgerec::platform::flash::SystemFlash;
 use edgerec::recorder::live::LiveTable;
 use edgerec::recorder::rules::Rules;
-use edgerec::recorder::session::RecordedSession;
-use edgerec::recorder::{Beginning, Recorder, RecorderSettings, Session};
+use edgerec::recorder::session::SessionFault;
+use edgerec::recorder::stream::LiveStream;
+use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
 use edgerec::ring::catalog::files::FileRecord;
 use edgerec::ring::catalog::open::FileState;
@@ -31,6 +32,7 @@ use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
 
 const SLOT_BYTES: u64 = 1 << 20;
+const BOOT: BootId = BootId([1; 16]);
 
 /// In memory: nothing here is about what a power cut leaves, and a sync on a busy disk takes long.
 fn scratch() -> tempfile::TempDir {
@@ -51,12 +53,12 @@ fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
     Ring::open(&settings, Arc::new(SystemFlash), Arc::new(SystemClock::new())).expect("opens")
 }
 
-fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Recorder {
+fn recorder(ring: &Arc<Ring>, keep_all: bool) -> Arc<Recorder> {
     recorder_that_joins(ring, keep_all, 0)
 }
 
 /// A recorder that waits this long for a stream to come back.
-fn recorder_that_joins(ring: &Arc<Ring>, keep_all: bool, flow_continue_s: u32) -> Recorder {
+fn recorder_that_joins(ring: &Arc<Ring>, keep_all: bool, flow_continue_s: u32) -> Arc<Recorder> {
     let document = r#"{"revision": 1,
         "templates": [{"TemplateName": "t", "Mp4Param": {"Enable": 1, "RecordInterval": 60},
                        "HlsParam": {"Enable": 1},
@@ -67,23 +69,33 @@ fn recorder_that_joins(ring: &Arc<Ring>, keep_all: bool, flow_continue_s: u32) -
     let rules =
         Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::new([(Layer::Fleet, &set)]))));
     let settings = RecorderSettings::for_slots(SLOT_BYTES, keep_all, 3_600);
-    Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings)
+    let live = Arc::new(LiveTable::default());
+    Arc::new(Recorder::new(ring.clone(), rules, live, settings).expect("the ring is open"))
 }
 
-fn begin(recorder: &Recorder, name: &str, seed: u64) -> Session {
+fn begin(recorder: &Arc<Recorder>, name: &str, seed: u64) -> LiveStream {
     begin_at(recorder, name, seed, 0)
 }
 
-fn begin_at(recorder: &Recorder, name: &str, seed: u64, ms: u64) -> Session {
+fn begin_at(recorder: &Arc<Recorder>, name: &str, seed: u64, ms: u64) -> LiveStream {
     let key = StreamKey::new("d", "live", name).expect("valid");
-    let (now, boot_id) = (at(ms), BootId([1; 16]));
+    let (now, boot_id) = (at(ms), BOOT);
     let beginning = Beginning { key, protocol: "rtmp", query: String::new(), now, boot_id };
     let mut number = seed * 1_000;
     let mut random = || {
         number += 2;
         number
     };
-    recorder.begin(beginning, &mut random).expect("a lane is free")
+    LiveStream::begin(recorder.clone(), beginning, &mut random).expect("a lane is free")
+}
+
+/// Hands a sample over; no new session begins with it.
+fn send(stream: &mut LiveStream, sample: Sample, arrival: u64) -> Result<(), SessionFault> {
+    stream.sample(sample, at(arrival), &mut || unreachable!("no identity is needed"))
+}
+
+fn moment(ms: u64) -> Moment {
+    Moment { at: at(ms), boot_id: BOOT }
 }
 
 fn at(ms: u64) -> Instant {
@@ -93,7 +105,7 @@ fn at(ms: u64) -> Instant {
 }
 
 /// A sample every 40 ms, a key frame every second, payload that says which sample it is.
-fn feed(session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
+fn feed(session: &mut LiveStream, from: u64, until: u64, bytes: usize) {
     let shape = Shape::Video { width: 64, height: 64 };
     let config = Bytes::from_static(&[1, 66, 0, 30, 255, 225, 0, 0, 1, 0, 0]);
     let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
@@ -104,17 +116,17 @@ fn feed(session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
         data[..8].copy_from_slice(&index.to_be_bytes());
         let key = index % 25 == 0;
         let sample = Sample { track: id, dts, pts: dts, key, data: data.into() };
-        session.sample(sample, at(index * 40)).expect("taken");
+        send(session, sample, index * 40).expect("taken");
     }
 }
 
 /// One sample of a track with this configuration, at a source time and an arrival time.
-fn feed_one(session: &mut RecordedSession, config: &'static [u8], dts: i64, arrival: u64) {
+fn feed_one(session: &mut LiveStream, config: &'static [u8], dts: i64, arrival: u64) {
     feed_one_of(session, config, dts, arrival, 64);
 }
 
 fn feed_one_of(
-    session: &mut RecordedSession,
+    session: &mut LiveStream,
     config: &'static [u8],
     dts: i64,
     arrival: u64,
@@ -124,16 +136,15 @@ fn feed_one_of(
     let (id, codec, timescale) = (TrackId(1), Codec::H264, 1_000);
     session.tracks(&[Track { id, codec, timescale, config: config.into(), shape }]);
     let data = vec![7; bytes].into();
-    session
-        .sample(Sample { track: id, dts, pts: dts, key: true, data }, at(arrival))
-        .expect("taken");
+    let sample = Sample { track: id, dts, pts: dts, key: true, data };
+    send(session, sample, arrival).expect("taken");
 }
 
 const CONFIG_A: &[u8] = &[1, 66, 0, 30, 255, 225, 0, 0, 1, 0, 0];
 const CONFIG_B: &[u8] = &[1, 77, 0, 30, 255, 225, 0, 0, 1, 0, 0];
 
 /// Feeds no faster than the ring writes: a lane holds seven fragments.
-fn feed_paced(ring: &Ring, session: &mut RecordedSession, from: u64, until: u64, bytes: usize) {
+fn feed_paced(ring: &Ring, session: &mut LiveStream, from: u64, until: u64, bytes: usize) {
     for start in (from..until).step_by(100) {
         let end = until.min(start + 100);
         feed(session, start, end, bytes);
@@ -142,13 +153,6 @@ fn feed_paced(ring: &Ring, session: &mut RecordedSession, from: u64, until: u64,
             let last = files.iter().map(|file| file.end_ms).max().unwrap_or(0);
             last - 1_800_000_000_000 >= fed_ms - 1_100
         });
-    }
-}
-
-fn recorded(session: Session) -> Box<RecordedSession> {
-    match session {
-        Session::Recorded(session) => session,
-        Session::Unrecorded(_) => panic!("the rules say that it is recorded"),
     }
 }
 
@@ -204,7 +208,7 @@ fn a_session_becomes_files_that_hold_every_sample_once() {
     let dir = scratch();
     format(dir.path(), 24);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     feed_paced(&ring, &mut session, 0, 3_100, 4_000);
     session.end("finished", at(124_000));
     let done = |files: &[FileRecord]| {
@@ -247,7 +251,7 @@ fn what_was_durable_at_a_crash_is_found_again_and_the_slot_goes_on() {
     let crashed = scratch();
     format(dir.path(), 24);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     feed_paced(&ring, &mut session, 0, 1_000, 4_000);
     let durable = |files: &[FileRecord]| files.iter().any(|file| file.duration_ms >= 38_000);
     wait_for(&ring, "38 s are durable", durable);
@@ -265,7 +269,7 @@ fn what_was_durable_at_a_crash_is_found_again_and_the_slot_goes_on() {
         assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
     }
     // A new session of the same stream goes on in the slot that was open.
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 2));
+    let mut session = begin(&recorder(&ring, false), "cam", 2);
     feed(&mut session, 0, 100, 4_000);
     session.end("finished", at(4_000));
     let files = wait_for(&ring, "the new session's files", |files| {
@@ -282,7 +286,7 @@ fn a_lost_catalog_is_made_anew_from_the_slots() {
     let dir = scratch();
     format(dir.path(), 24);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     feed_paced(&ring, &mut session, 0, 2_000, 4_000);
     session.end("finished", at(80_000));
     let done = |files: &[FileRecord]| {
@@ -308,7 +312,7 @@ fn a_full_ring_reuses_the_oldest_slots_and_leased_ones_stay() {
     let dir = scratch();
     format(dir.path(), 8);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     feed_paced(&ring, &mut session, 0, 500, 4_000);
     wait_for(&ring, "a first file", |files| files.iter().any(|file| file.duration_ms > 15_000));
     let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
@@ -326,8 +330,10 @@ fn a_stream_without_a_rule_leaves_nothing_in_the_ring_and_keep_all_keeps_it() {
     let dir = scratch();
     format(dir.path(), 8);
     let (ring, threads) = open(dir.path());
-    assert!(matches!(begin(&recorder(&ring, false), "other", 1), Session::Unrecorded(_)));
-    let mut session = recorded(begin(&recorder(&ring, true), "other", 2));
+    let mut unwanted = begin(&recorder(&ring, false), "other", 1);
+    feed(&mut unwanted, 0, 3, 1_000);
+    unwanted.end("finished", at(120));
+    let mut session = begin(&recorder(&ring, true), "other", 2);
     feed(&mut session, 3, 150, 1_000);
     session.end("finished", at(6_000));
     let key = StreamKey::new("d", "live", "other").expect("valid");
@@ -350,7 +356,7 @@ fn a_change_of_parameters_or_time_begins_new_mp4_files_and_a_new_part_of_the_hls
     let dir = scratch();
     format(dir.path(), 16);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     for index in 0..4 {
         feed_one(&mut session, CONFIG_A, 10_000 + index * 500, index as u64 * 500);
     }
@@ -390,16 +396,18 @@ fn what_flash_cannot_take_is_dropped_whole_and_its_file_begins_with_what_follows
     let dir = scratch();
     format(dir.path(), 8);
     let (ring, threads) = open(dir.path());
+    let recorder = recorder(&ring, false);
     // The writer is gone: nothing takes fragments from the lane any more.
     threads.close(&ring);
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder, "cam", 1);
     feed(&mut session, 0, 1_000, 100);
-    assert!(session.dropped_fragments() >= 30, "the lane holds seven of forty fragments");
+    let dropped = ring.lanes.meters.read().fragments_dropped;
+    assert!(dropped >= 30, "the lane holds seven of forty fragments");
     session.end("finished", at(40_000));
 }
 
 /// Feeds six samples, half a second apart, that arrive from `arrival` on.
-fn feed_short(session: &mut RecordedSession, arrival: u64) {
+fn feed_short(session: &mut LiveStream, arrival: u64) {
     for index in 0..6_i64 {
         feed_one(session, CONFIG_A, index * 500, arrival + index.cast_unsigned() * 500);
     }
@@ -420,10 +428,10 @@ fn a_stream_that_comes_back_in_time_goes_on_with_its_hls_file_and_begins_a_new_m
     format(dir.path(), 16);
     let (ring, threads) = open(dir.path());
     let recorder = recorder_that_joins(&ring, false, 60);
-    let mut first = recorded(begin_at(&recorder, "cam", 1, 0));
+    let mut first = begin_at(&recorder, "cam", 1, 0);
     feed_short(&mut first, 0);
     first.end("unplugged", at(3_000));
-    let mut second = recorded(begin_at(&recorder, "cam", 2, 50_000));
+    let mut second = begin_at(&recorder, "cam", 2, 50_000);
     feed_short(&mut second, 50_000);
     let growing = wait_for(&ring, "the second stretch is durable", |files| {
         files.iter().any(|file| file.format == FileFormat::Hls && file.duration_ms >= 5_000)
@@ -433,10 +441,11 @@ fn a_stream_that_comes_back_in_time_goes_on_with_its_hls_file_and_begins_a_new_m
     second.end("unplugged", at(53_000));
     wait_for_ended(&ring, 2);
     // Nobody comes back: after the window the recording is over.
-    recorder.tick(at(113_000).boot);
+    assert!(recorder.tick(moment(113_000)).is_empty());
     let open_still = ring.catalog.call_blocking(|state| state.files()).expect("listed");
     assert_eq!(by_format(&open_still, FileFormat::Hls)[0].state, FileState::Recording);
-    recorder.tick(at(119_000).boot);
+    assert!(recorder.tick(moment(113_001)).is_empty());
+    assert!(recorder.tick(moment(126_000)).is_empty());
     let files = wait_for(&ring, "everything is finished", |files| {
         files.len() == 3 && files.iter().all(|file| file.state == FileState::Waiting)
     });
@@ -467,15 +476,16 @@ fn a_stream_that_comes_back_too_late_begins_a_new_recording() {
     format(dir.path(), 16);
     let (ring, threads) = open(dir.path());
     let recorder = recorder_that_joins(&ring, false, 60);
-    let mut first = recorded(begin_at(&recorder, "cam", 1, 0));
+    let mut first = begin_at(&recorder, "cam", 1, 0);
     feed_short(&mut first, 0);
     first.end("unplugged", at(3_000));
     wait_for_ended(&ring, 1);
-    let mut second = recorded(begin_at(&recorder, "cam", 2, 63_001));
+    let mut second = begin_at(&recorder, "cam", 2, 63_001);
     feed_short(&mut second, 63_001);
     second.end("unplugged", at(66_001));
     wait_for_ended(&ring, 2);
-    recorder.tick(at(200_000).boot);
+    assert!(recorder.tick(moment(200_000)).is_empty());
+    assert!(recorder.tick(moment(213_000)).is_empty());
     let files = wait_for(&ring, "everything is finished", |files| {
         files.len() == 4 && files.iter().all(|file| file.state == FileState::Waiting)
     });
@@ -490,7 +500,7 @@ fn parameters_that_change_all_the_time_end_the_session() {
     let dir = scratch();
     format(dir.path(), 8);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     let mut taken = 0;
     for (index, config) in [CONFIG_A, CONFIG_B].into_iter().cycle().take(100).enumerate() {
         let shape = Shape::Video { width: 64, height: 64 };
@@ -499,7 +509,7 @@ fn parameters_that_change_all_the_time_end_the_session() {
         let dts = i64::try_from(index * 40).expect("small");
         let data = Bytes::from_static(&[7; 64]);
         let sample = Sample { track: id, dts, pts: dts, key: true, data };
-        if session.sample(sample, at(index as u64 * 40)).is_err() {
+        if send(&mut session, sample, index as u64 * 40).is_err() {
             break;
         }
         taken += 1;
@@ -514,7 +524,7 @@ fn a_segment_that_runs_on_into_further_slots_is_one_part() {
     let dir = scratch();
     format(dir.path(), 16);
     let (ring, threads) = open(dir.path());
-    let mut session = recorded(begin(&recorder(&ring, false), "cam", 1));
+    let mut session = begin(&recorder(&ring, false), "cam", 1);
     feed_one(&mut session, CONFIG_A, 0, 0);
     for index in 1..20_i64 {
         let arrival = index.cast_unsigned() * 500;

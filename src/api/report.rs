@@ -69,7 +69,7 @@ impl FileRow {
             stream: record.key.stream().to_owned(),
             format: record.format.name().to_owned(),
             recording: record.recording.to_string(),
-            task_id: None,
+            task_id: record.task_id.clone(),
             start_ms: record.start_ms,
             end_ms: record.end_ms,
             duration_ms: record.duration_ms,

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::domain::sample::{Sample, Track, TrackId};
+use crate::domain::time::Moment;
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, StreamSink};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 use crate::recorder::stream::LiveStream;
+use crate::recorder::tasks::log_failure;
 use crate::recorder::{Beginning, Recorder};
 
 /// Gives the streams of ingest to the recorder.
@@ -31,16 +34,32 @@ impl RecorderIntake {
 }
 
 impl RecorderIntake {
-    /// Tells the recorder the time each second until `shutdown`: recordings whose stream did not
-    /// come back end then.
-    pub async fn keep_time(self: Arc<Self>, shutdown: CancellationToken) {
+    /// Tells the recorder the time each second, and whenever it is woken, until `shutdown`; opens the
+    /// tasks whose window has opened.
+    pub async fn keep_time(self: Arc<Self>, wake: Arc<Notify>, shutdown: CancellationToken) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = second.tick() => self.recorder.tick(self.clock.now().boot),
+                _ = second.tick() => {}
+                () = wake.notified() => {}
+            }
+            let now = self.now();
+            for opening in self.recorder.tick(now) {
+                let recorder = self.recorder.clone();
+                // Looks through the seals of the ring; the next second can wait for it.
+                let opened = tokio::task::spawn_blocking(move || {
+                    recorder.open(&opening, now).inspect_err(|problem| {
+                        log_failure(&opening, problem);
+                    })
+                });
+                drop(opened.await);
             }
         }
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: self.clock.now(), boot_id: self.clock.boot_id() }
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -171,7 +172,7 @@ async fn serve(
     let in_force = Arc::new(ArcSwap::from_pointee(Rules::first(rules.table())));
     let live = Arc::new(LiveTable::default());
     let settings = recorder_settings(&config.ring, &ring.identity);
-    let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings);
+    let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
     let clock = platform.clock.clone();
     let intake = Arc::new(RecorderIntake::new(recorder, clock.clone(), shutdown.clone()));
     let admission = Admission::new(clock.clone());
@@ -182,7 +183,10 @@ async fn serve(
     let rtmp = listen(&config, &platform, &intake, &admission, &streams, &shutdown).await?;
     let web = Web::bind(&config.api, &*platform.net).await?;
     let addresses = Ready { rtmp, api: web.as_ref().map(|web| web.addr) };
-    streams.spawn(intake.clone().keep_time(shutdown.clone()));
+    let wake = Arc::new(Notify::new());
+    let woken = wake.clone();
+    ring.catalog.post(move |state| state.watch_service(Box::new(move |_| woken.notify_one())));
+    streams.spawn(intake.clone().keep_time(wake, shutdown.clone()));
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
     let following =

@@ -25,6 +25,10 @@ number_id! {
     RecordingId(u64)
 }
 number_id! {
+    /// A timed or highlight task. Unique on the box, from 1, never used again.
+    TaskId(u64)
+}
+number_id! {
     /// A file: a clip in one format. 63 bits, a hash of what the file is made of.
     FileId(u64)
 }

@@ -22,7 +22,7 @@ pub const PAGE_BYTES: u64 = 4_096;
 /// its size).
 pub const LANE_FRAGMENTS: usize = 8;
 /// Recordings that one stream feeds at the same time.
-pub const RECORDINGS_PER_STREAM_MAX: usize = 16;
+pub const RECORDINGS_PER_STREAM_MAX: usize = 64;
 /// Longest codec configuration, in bytes.
 pub const CODEC_CONFIG_BYTES_MAX: usize = 16 << 10;
 /// Longest script data that is kept, in bytes.

@@ -34,6 +34,8 @@ const _: () = assert!(START_WITHOUT_KEY_MS < CUT_WITHOUT_KEY_MS);
 pub struct RecordingPlan {
     /// Which recording.
     pub id: RecordingId,
+    /// Of the stream only sound is taken: it begins and is cut wherever it is due.
+    pub audio_only: bool,
     clip_max_ms: [Option<i64>; 4],
 }
 
@@ -41,7 +43,7 @@ impl RecordingPlan {
     /// A plan without formats.
     #[must_use]
     pub fn new(id: RecordingId) -> Self {
-        RecordingPlan { id, clip_max_ms: [None; 4] }
+        RecordingPlan { id, audio_only: false, clip_max_ms: [None; 4] }
     }
 
     /// This plan and `format`, cut after `clip_max_s` seconds of media (RecordInterval, for HLS
@@ -169,6 +171,12 @@ impl Recording {
         recording
     }
 
+    /// The stream is gone for longer than a clip waits: nothing goes on when it comes back.
+    pub fn interrupt(&mut self) {
+        self.open = [None; 4];
+        self.phase = Phase::Idle;
+    }
+
     /// What it is made of.
     #[must_use]
     pub fn plan(&self) -> &RecordingPlan {
@@ -183,6 +191,12 @@ impl Recording {
             return FormatSet::EMPTY;
         }
         FileFormat::ALL.into_iter().filter(|format| self.is_open(*format)).collect()
+    }
+
+    /// Whether a clip is open.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.open.iter().any(Option::is_some)
     }
 
     /// Media in the open clip of `format` up to the last boundary, in milliseconds; to be stored
@@ -200,6 +214,7 @@ impl Recording {
         // A clock that steps back is a fault of the caller; it must not cut or stretch anything.
         let now_ms = boundary.media_ms.max(self.last_ms);
         self.last_ms = now_ms;
+        let boundary = &Boundary { key: boundary.key || self.plan.audio_only, ..*boundary };
         let (begins, without_key) = match self.phase {
             Phase::Running => self.cut(boundary, now_ms),
             Phase::Idle | Phase::Waiting(_) => self.start(boundary.key, now_ms),

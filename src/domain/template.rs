@@ -31,7 +31,7 @@ const FLOW_CONTINUE_S: RangeInclusive<i64> = 0..=1_800;
 ///
 /// Two templates are the same in content if [`same_content`](Template::same_content) says so; `==`
 /// looks at the name too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
     /// Its name, unique in its layer.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::domain::ids::BootId;
+
 /// Milliseconds since the machine booted, suspended time included. Comparable within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct BootTime(pub u64);
@@ -45,6 +47,31 @@ pub struct Instant {
     pub boot: BootTime,
     /// Calendar part.
     pub wall: WallTime,
+}
+
+impl Instant {
+    /// Before anything is known of time.
+    pub const START: Instant = Instant {
+        boot: BootTime(0),
+        wall: WallTime { unix: UnixMillis(0), quality: ClockQuality::Untrusted },
+    };
+}
+
+/// An instant and the boot whose time it has: comparable with instants of other boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// When.
+    pub at: Instant,
+    /// In which boot.
+    pub boot_id: BootId,
+}
+
+impl Moment {
+    /// The wall clock, if it can be believed.
+    #[must_use]
+    pub fn trusted_wall(&self) -> Option<UnixMillis> {
+        (self.at.wall.quality == ClockQuality::Trusted).then_some(self.at.wall.unix)
+    }
 }
 
 /// Converts `ticks` of `from` ticks a second to ticks of `to` a second, rounded half up, once.

@@ -1,32 +1,44 @@
-//! Samples in, sealed fragments out: decides by the rules in force what becomes of a stream,
-//! drives the recording machine, cuts fragments, and hands them to the ring. Never waits; time and
-//! randomness come in as arguments.
+//! Samples in, sealed fragments out: each stream key has a stage, where a programme decides which
+//! recordings take its samples; fragments are cut and handed to the ring. Never waits, but for
+//! opening tasks ([`tasks`]); time and randomness come in as arguments.
 
+pub mod feed;
 pub mod fragmenter;
 pub mod live;
 pub mod media_clock;
-pub mod paused;
 pub mod rules;
 pub mod session;
+pub mod stage;
 pub mod stream;
+pub mod tasks;
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::{error, info};
+use tracing::error;
 
-use crate::domain::ids::{BootId, RecordingId, SessionId};
+use crate::domain::ids::{BootId, RecordingId, TaskId};
 use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::domain::matching::{Decision, Match};
 use crate::domain::recording::{Recording, RecordingPlan};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{BootTime, Instant};
-use crate::recorder::live::{LiveEntry, LiveSession, LiveTable};
-use crate::recorder::paused::PausedTable;
+use crate::domain::template::Template;
+use crate::domain::time::{Instant, Moment};
+use crate::recorder::live::LiveTable;
 use crate::recorder::rules::RulesInForce;
-use crate::recorder::session::{RecordedSession, SessionParts};
+use crate::recorder::stage::Stage;
+use crate::ring::RingError;
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
+use crate::ring::catalog::service::ServiceInForce;
+use crate::ring::catalog::waiting::WaitingRecording;
+use crate::ring::catalog::{Catalog, CatalogState};
 use crate::ring::fragment::SessionStart;
 use crate::ring::handle::Ring;
+use crate::ring::lane::StreamLane;
+
+/// What a session wrote last is durable by then: what is over without a session is ended this much
+/// later, in milliseconds.
+const SETTLED_AFTER_MS: u64 = 12_000;
 
 /// How streams are recorded, whatever the rules say.
 #[derive(Debug, Clone, Copy)]
@@ -83,29 +95,48 @@ pub struct Full;
 pub struct Recorder {
     ring: Arc<Ring>,
     rules: RulesInForce,
+    service: ServiceInForce,
     live: Arc<LiveTable>,
-    paused: Arc<PausedTable>,
     settings: RecorderSettings,
+    stages: Mutex<HashMap<StreamKey, Arc<Mutex<Stage>>>>,
+    later: Mutex<Later>,
 }
 
-/// What becomes of a stream.
-pub enum Session {
-    /// It goes to the ring.
-    Recorded(Box<RecordedSession>),
-    /// Nothing asks to keep it: its media ends here, no byte of it reaches flash.
-    Unrecorded(LiveEntry),
+/// What is to be done once everything written is durable, and what was done.
+#[derive(Default)]
+struct Later {
+    over: Vec<(RecordingId, Moment)>,
+    discarded: Vec<(RecordingId, Moment)>,
+    /// Tasks that are being opened, or were, by stream.
+    opened: HashSet<(TaskId, StreamKey)>,
+    last: Option<Moment>,
 }
 
 impl Recorder {
-    /// A recorder that decides by `rules` and enters sessions into `live`.
-    #[must_use]
+    /// A recorder that decides by `rules` and by what the API has set, and enters sessions into
+    /// `live`. Recordings that wait since before a restart are taken up.
+    ///
+    /// # Errors
+    /// The catalog is gone.
     pub fn new(
         ring: Arc<Ring>,
         rules: RulesInForce,
         live: Arc<LiveTable>,
         settings: RecorderSettings,
-    ) -> Self {
-        Recorder { ring, rules, live, paused: Arc::default(), settings }
+    ) -> Result<Self, RingError> {
+        let (service, waiting) =
+            ring.catalog.call_blocking(|state| Ok((state.service(), state.take_waiting())))?;
+        let recorder = Recorder {
+            ring,
+            rules,
+            service,
+            live,
+            settings,
+            stages: Mutex::default(),
+            later: Mutex::default(),
+        };
+        waiting.into_iter().for_each(|waiting| recorder.take_up(waiting));
+        Ok(recorder)
     }
 
     /// The rules in force.
@@ -114,103 +145,169 @@ impl Recorder {
         &self.rules
     }
 
-    /// Begins a session under the rules in force now; they stay its rules to its end. `random`
-    /// gives uniform numbers for identities.
-    ///
-    /// # Errors
-    /// As many streams are recorded as the box can.
-    pub fn begin(
-        &self,
-        beginning: Beginning,
-        random: &mut dyn FnMut() -> u64,
-    ) -> Result<Session, Full> {
-        let Beginning { key, protocol, query, now, boot_id } = beginning;
-        let decision = self.rules.load().table.resolve(&key);
-        let id = SessionId(random() >> 1);
-        info!(stream = %key, session = %id, decision = decision.word(), "session begins");
-        let live = LiveSession { session: id, began: now, decision: decision.clone() };
-        let enter = || LiveEntry::new(self.live.clone(), key.clone(), live);
-        let (recordings, starts): (Vec<_>, Vec<_>) = match &decision {
-            Decision::Record(matched) => match self.returned(&key, &decision, now) {
-                Some(continued) => (vec![continued], Vec::new()),
-                None => {
-                    let one = self.recording(matched, RecordingId(random() >> 1));
-                    std::iter::once(one).unzip()
-                }
-            },
-            Decision::Unmatched if self.settings.keep_all => Default::default(),
-            Decision::Unmatched | Decision::NoRecord(_) => {
-                return Ok(Session::Unrecorded(enter()));
-            }
-        };
-        let Some(lane) = self.ring.lanes.open() else {
-            for recording in &recordings {
-                self.paused.give_up(recording.plan().id, now.boot);
-            }
-            return Err(Full);
-        };
-        let entry = enter();
-        let session = Arc::new(SessionStart { id, key, boot_id, began: now, protocol, query });
-        let (catalog, stored) = (self.ring.catalog.clone(), session.clone());
-        catalog.post(move |state| {
-            if let Err(error) = state.begin_session(&stored, &starts) {
-                error!(%error, "a session could not be entered into the catalog");
-            }
-        });
-        Ok(Session::Recorded(Box::new(RecordedSession::new(SessionParts {
-            session,
-            recordings,
-            lane,
-            catalog,
-            entry,
-            paused: self.paused.clone(),
-            settings: self.settings,
-        }))))
+    /// What callers of the API have set.
+    #[must_use]
+    pub fn service(&self) -> &ServiceInForce {
+        &self.service
     }
 
-    /// Ends recordings whose stream did not come back in time. To be called each second or so.
-    pub fn tick(&self, now: BootTime) {
-        self.end_recordings(self.paused.expire(now));
+    /// The stage of a stream key.
+    #[must_use]
+    pub fn stage(&self, key: &StreamKey) -> Arc<Mutex<Stage>> {
+        let mut stages = locked(&self.stages);
+        let stage = stages
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Mutex::new(Stage::new(key.clone()))));
+        stage.clone()
     }
 
-    /// The recording that goes on now that its stream is back.
-    fn returned(&self, key: &StreamKey, decision: &Decision, now: Instant) -> Option<Recording> {
-        let continued = self.paused.take(key, decision, now.boot);
-        if let Some(recording) = &continued {
-            info!(recording = %recording.plan().id, "the recording goes on");
-        }
-        continued
+    /// The mix of which a publisher with this query may be the mixer; it then feeds `key` beside
+    /// another publisher.
+    #[must_use]
+    pub fn mixer_of(&self, key: &StreamKey, query: &str) -> Option<String> {
+        let mix = crate::domain::service::mixes::mix_of_query(query)?;
+        self.is_mixer_of(key, mix).then(|| mix.to_owned())
     }
 
-    fn end_recordings(&self, recordings: Vec<RecordingId>) {
-        if recordings.is_empty() {
-            return;
-        }
-        self.ring.catalog.post(move |state| {
-            if let Err(error) = state.end_recordings(&recordings) {
-                error!(%error, "recordings could not be ended in the catalog");
-            }
-        });
+    /// Whether a mix has the stream as its output and one of its inputs.
+    #[must_use]
+    pub fn is_mixer_of(&self, key: &StreamKey, mix: &str) -> bool {
+        self.service.load().mixes.taking(mix, key.stream()).is_some()
     }
 
-    fn recording(&self, matched: &Match, id: RecordingId) -> (Recording, RecordingStart) {
+    /// When time last passed.
+    pub(super) fn last_moment(&self, boot_id: BootId) -> Moment {
+        let began = || Moment { at: crate::domain::time::Instant::START, boot_id };
+        locked(&self.later).last.unwrap_or_else(began)
+    }
+
+    fn take_up(&self, waiting: WaitingRecording) {
+        let WaitingRecording { id, key, content, pause, hls_ms } = waiting;
+        let Some(template) = content.content else { return };
+        let plan = RecordingPlan::of_template(id, &template, self.settings.hls_clip_max_s);
+        let recording = Recording::resumed(plan, hls_ms);
+        let stage = self.stage(&key);
+        stream::lock(&stage).programme_mut().add_paused(recording, Arc::new(template), pause);
+    }
+
+    fn settings(&self) -> RecorderSettings {
+        self.settings
+    }
+
+    fn live(&self) -> Arc<LiveTable> {
+        self.live.clone()
+    }
+
+    fn catalog(&self) -> &Catalog {
+        &self.ring.catalog
+    }
+
+    fn open_lane(&self) -> Result<StreamLane, Full> {
+        self.ring.lanes.open().ok_or(Full)
+    }
+
+    /// A recording by the template that the rules chose.
+    fn by_template(&self, matched: &Match, id: RecordingId) -> (Recording, RecordingStart) {
         let template = &matched.template;
         let plan = RecordingPlan::of_template(id, template, self.settings.hls_clip_max_s);
-        let files = template.formats().iter().filter_map(|format| {
-            let params = template.params(format)?;
-            Some(FilePlan {
-                format: format.name().to_owned(),
-                storage_time_s: u64::from(params.storage_time_s),
-                name_pattern: params.vod_file_name.as_str().to_owned(),
-            })
-        });
         let content = RecordingContent {
             template: template.name.clone(),
             rule: matched.rule.to_string(),
             layer: matched.layer.to_string(),
             revision: matched.revision,
-            files: files.collect(),
+            files: file_plans(template),
+            content: Some(Template::clone(template)),
+            template_id: 0,
+            task: None,
+            audio_only: false,
         };
         (Recording::new(plan), RecordingStart { id, content })
     }
+
+    fn enter_session(&self, session: Arc<SessionStart>, starts: Vec<RecordingStart>) {
+        self.post("a session could not be entered", move |state| {
+            state.begin_session(&session, &starts)
+        });
+    }
+
+    fn enter_recordings(&self, session: Arc<SessionStart>, starts: Vec<RecordingStart>) {
+        if !starts.is_empty() {
+            self.enter_session(session, starts);
+        }
+    }
+
+    fn resume(&self, recordings: Vec<RecordingId>) {
+        if !recordings.is_empty() {
+            self.post("recordings could not be resumed", move |state| {
+                state.resume_recordings(&recordings)
+            });
+        }
+    }
+
+    fn interrupt(&self, recordings: Vec<RecordingId>) {
+        if !recordings.is_empty() {
+            self.post("recordings could not be interrupted", move |state| {
+                state.interrupt_recordings(&recordings)
+            });
+        }
+    }
+
+    /// Recordings are over that no session tells of; they are ended once all of them is durable.
+    fn end_later(&self, recordings: Vec<RecordingId>, now: Moment) {
+        locked(&self.later).over.extend(recordings.into_iter().map(|recording| (recording, now)));
+    }
+
+    /// What was recorded is not wanted: the window of its task turned out to be elsewhere.
+    fn discard_later(&self, recording: RecordingId, now: Moment) {
+        locked(&self.later).discarded.push((recording, now));
+    }
+
+    fn enter_decision(&self, key: &StreamKey, decision: Option<&Decision>, now: Moment) {
+        let content = decision.map(|decision| {
+            let matched = decision.matched();
+            serde_json::json!({
+                "decision": decision.word(),
+                "rule": matched.map(|matched| matched.rule.to_string()),
+                "template": matched.map(|matched| matched.template.name.clone()),
+                "layer": matched.map(|matched| matched.layer.to_string()),
+                "revision": matched.map(|matched| matched.revision),
+                "reason": decision.reason(),
+            })
+            .to_string()
+        });
+        let key = key.clone();
+        self.post("a decision could not be kept", move |state| {
+            state.enter_decision(&key, content.as_deref(), now)
+        });
+    }
+
+    fn post(
+        &self,
+        what: &'static str,
+        job: impl FnOnce(&mut CatalogState) -> Result<(), RingError> + Send + 'static,
+    ) {
+        self.ring.catalog.post(move |state| {
+            if let Err(problem) = job(state) {
+                error!(%problem, "{what}");
+            }
+        });
+    }
+}
+
+/// How the files of a template's formats are kept and named.
+fn file_plans(template: &Template) -> Vec<FilePlan> {
+    let plan = |format: crate::domain::files::FileFormat| {
+        let params = template.params(format)?;
+        Some(FilePlan {
+            format: format.name().to_owned(),
+            storage_time_s: u64::from(params.storage_time_s),
+            name_pattern: params.vod_file_name.as_str().to_owned(),
+        })
+    };
+    template.formats().iter().filter_map(plan).collect()
+}
+
+/// Nothing panics while it holds one of the recorder's locks.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,25 +1,23 @@
 //! One session at work: from samples to fragments on the stream's lane.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{info, warn};
 
-use crate::domain::files::{FileFormat, FormatSet};
-use crate::domain::ids::{FragmentSequence, RecordingId};
+use crate::domain::files::FormatSet;
+use crate::domain::ids::{FragmentSequence, RecordingId, SessionId};
 use crate::domain::limits::{CODEC_CONFIG_BYTES_MAX, SCRIPT_DATA_BYTES_MAX, TRACKS_MAX};
-use crate::domain::matching::Decision;
-use crate::domain::recording::{Boundary, Recording};
+use crate::domain::programme::{Ended, Programme, Steps};
+use crate::domain::recording::Boundary;
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::{BootTime, Instant};
 use crate::domain::timeline::{Passed, TimelineGate};
 use crate::media::fmp4::init_segment;
 use crate::recorder::RecorderSettings;
 use crate::recorder::fragmenter::{Fragmenter, has_video};
-use crate::recorder::live::LiveEntry;
+use crate::recorder::live::LiveTable;
 use crate::recorder::media_clock::MediaClock;
-use crate::recorder::paused::{Paused, PausedTable};
 use crate::ring::catalog::Catalog;
 use crate::ring::fragment::{Fragment, SegmentStart, SessionStart};
 use crate::ring::lane::{SessionEnd, StreamLane};
@@ -35,16 +33,12 @@ const CHANGES_WINDOW_MS: u64 = 10_000;
 pub struct SessionParts {
     /// The session.
     pub session: Arc<SessionStart>,
-    /// Recordings that it feeds; may be empty if the ring keeps everything.
-    pub recordings: Vec<Recording>,
     /// Its way to the writer.
     pub lane: StreamLane,
     /// For the gap ledger.
     pub catalog: Catalog,
-    /// Its entry in the table of live streams.
-    pub entry: LiveEntry,
-    /// Where its recordings wait if the stream may come back.
-    pub paused: Arc<PausedTable>,
+    /// Shares of the ring are by the number of live streams.
+    pub live: Arc<LiveTable>,
     /// How streams are recorded, whatever the rules say.
     pub settings: RecorderSettings,
 }
@@ -58,6 +52,12 @@ pub enum SessionFault {
     /// New rules say that the source shall be dropped, to come back under them.
     #[error("dropped, so that it comes back under new rules")]
     DroppedForRules,
+    /// The mixer's mix is over.
+    #[error("its mix was cancelled")]
+    MixCancelled,
+    /// As many streams are recorded as the box can.
+    #[error("the box records as many streams as it can")]
+    NoRoom,
 }
 
 /// A stream on its way to the ring.
@@ -76,8 +76,12 @@ pub struct RecordedSession {
     /// Formats whose file begins with the next fragment that gets through, by recording.
     owed: Vec<(RecordingId, FormatSet)>,
     changes: Vec<BootTime>,
-    /// Bytes of the growing clip of each format.
-    clip_bytes: [u64; 4],
+    /// Recordings that are over; told to the writer with the next thing that gets through.
+    over: Vec<RecordingId>,
+    /// The first fragment from which on nothing is missing.
+    whole_since: FragmentSequence,
+    /// When the last sample was kept.
+    last_kept: Option<Instant>,
     now: Instant,
     dropped: u64,
 }
@@ -86,7 +90,6 @@ impl RecordedSession {
     /// A stream at its start.
     #[must_use]
     pub fn new(parts: SessionParts) -> Self {
-        let first = Boundary { first: true, ..Boundary::default() };
         let now = parts.session.began;
         RecordedSession {
             parts: Some(parts),
@@ -98,10 +101,12 @@ impl RecordedSession {
             fragmenter: None,
             segments: 0,
             sequence: FragmentSequence(0),
-            change: first,
+            change: Boundary::default(),
             owed: Vec::new(),
             changes: Vec::new(),
-            clip_bytes: [0; 4],
+            over: Vec::new(),
+            whole_since: FragmentSequence(0),
+            last_kept: None,
             now,
             dropped: 0,
         }
@@ -111,12 +116,43 @@ impl RecordedSession {
         self.parts.as_mut().expect("only `finish` takes the parts")
     }
 
+    /// The session.
+    ///
+    /// # Panics
+    /// Never: the parts leave with the session.
+    #[must_use]
+    pub fn start(&self) -> Arc<SessionStart> {
+        self.parts.as_ref().expect("only `end` takes the parts").session.clone()
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.start().id
+    }
+
+    /// The first fragment from which on every sample was kept.
+    #[must_use]
+    pub fn whole_since(&self) -> FragmentSequence {
+        self.whole_since
+    }
+
+    /// When the last sample was kept.
+    #[must_use]
+    pub fn last_kept(&self) -> Option<Instant> {
+        self.last_kept
+    }
+
     /// Passes the samples that the gate lets through, in order.
-    fn through_gate(&mut self, push: impl FnOnce(&mut TimelineGate, &mut dyn FnMut(Passed))) {
+    fn through_gate(
+        &mut self,
+        programme: &mut Programme,
+        push: impl FnOnce(&mut TimelineGate, &mut dyn FnMut(Passed)),
+    ) {
         let mut gate = std::mem::take(&mut self.gate);
         push(&mut gate, &mut |passed| match passed {
             Passed::NewTimeline => self.new_timeline(),
-            Passed::Sample(sample) => self.take(sample),
+            Passed::Sample(sample) => self.take(programme, sample),
         });
         self.gate = gate;
     }
@@ -133,8 +169,8 @@ impl RecordedSession {
         self.changes.push(now);
     }
 
-    /// A sample of the current timeline: asks the recordings, cuts where they begin, adds it.
-    fn take(&mut self, sample: Sample) {
+    /// A sample of the current timeline: asks the programme, cuts where clips begin, adds it.
+    fn take(&mut self, programme: &mut Programme, sample: Sample) {
         let Some(track) = self.tracks.iter().find(|track| track.id == sample.track).cloned() else {
             return;
         };
@@ -145,26 +181,21 @@ impl RecordedSession {
         }
         let position = self.media_clock.advance(&sample, &track);
         let key = sample.key && (track.is_video() || !has_video(&self.tracks));
-        let boundary = Boundary {
-            key,
-            media_ms: position.media_ms,
-            audio_gap: position.audio_gap,
-            full: if key { self.full_clips() } else { FormatSet::EMPTY },
-            ..self.change
-        };
+        let (media_ms, audio_gap) = (position.media_ms, position.audio_gap);
+        let boundary = Boundary { key, media_ms, audio_gap, ..self.change };
         self.change = Boundary::default();
-        let (wanted, begins) = self.ask_recordings(&boundary);
-        let begin_here = !begins.is_empty();
+        let Steps { kept, begins, without_key, .. } = programme.step(&boundary, self.share_bytes());
+        if without_key {
+            warn!("no key frame came for too long, the file begins without one");
+        }
         let anew = boundary.new_params || boundary.new_timeline || self.fragmenter.is_none();
         let due = self.fragmenter.as_ref().is_some_and(|open| open.is_due(&sample, key, now.boot));
-        if anew || begin_here || due || !wanted {
-            self.cut();
+        if anew || !begins.is_empty() || due || !kept {
+            self.cut(programme);
         }
-        for (id, formats) in begins {
-            formats.iter().for_each(|format| self.clip_bytes[format as usize] = 0);
-            owe(&mut self.owed, id, formats);
-        }
-        if !wanted {
+        begins.into_iter().for_each(|(id, formats)| owe(&mut self.owed, id, formats));
+        if !kept {
+            self.whole_since = FragmentSequence(self.sequence.0.saturating_add(1));
             if anew {
                 // The segment begins with the first sample that is kept.
                 self.fragmenter = None;
@@ -176,53 +207,22 @@ impl RecordedSession {
         if anew {
             self.begin_segment(boundary.new_params || boundary.new_timeline);
         }
+        if self.whole_since > self.sequence {
+            self.whole_since = self.sequence;
+        }
+        self.last_kept = Some(now);
         let end_ms = self.media_clock.end_ms();
-        let recordings = self.seal_recordings();
+        let owed = &self.owed;
         let fragmenter = self.fragmenter.as_mut().expect("begun above");
-        fragmenter.add(sample, &track, now, position.media_ms, end_ms, || recordings);
+        fragmenter.add(sample, &track, now, position.media_ms, end_ms, || {
+            seal_recordings(programme, owed)
+        });
     }
 
-    /// Formats whose clip pins this stream's share of what clips may pin.
-    fn full_clips(&self) -> FormatSet {
-        let parts = self.parts.as_ref().expect("only `finish` takes the parts");
-        let share = parts.settings.clips_bytes_max / parts.entry.live_count() as u64;
-        let full = |format: &FileFormat| self.clip_bytes[*format as usize] >= share;
-        FileFormat::ALL.into_iter().filter(full).collect()
-    }
-
-    /// Whether the sample after the boundary is kept, and which files begin with it.
-    fn ask_recordings(&mut self, boundary: &Boundary) -> (bool, Vec<(RecordingId, FormatSet)>) {
-        let parts = self.parts.as_mut().expect("only `finish` takes the parts");
-        let mut wanted = parts.settings.keep_all;
-        let mut begins = Vec::new();
-        for recording in &mut parts.recordings {
-            let step = recording.step(boundary);
-            wanted |= step.recorded;
-            if step.without_key {
-                warn!("no key frame came for too long, the file begins without one");
-            }
-            if !step.begins.is_empty() {
-                begins.push((recording.plan().id, step.begins));
-            }
-        }
-        (wanted, begins)
-    }
-
-    /// What the fragment that begins now belongs to.
-    fn seal_recordings(&self) -> SealRecordings {
-        let parts = self.parts.as_ref().expect("only `finish` takes the parts");
-        let mut all = SealRecordings::new();
-        for recording in &parts.recordings {
-            let formats = recording.open_formats();
-            if !formats.is_empty() {
-                let id = recording.plan().id;
-                let owed = self.owed.iter().find(|(owed, _)| *owed == id);
-                let begins = owed.map_or(FormatSet::EMPTY, |(_, begins)| *begins);
-                // More recordings than a seal holds are never started.
-                let _ = all.push(SealRecording { recording: id, formats, begins });
-            }
-        }
-        all
+    /// What the growing clip of one format may pin: this stream's share of what all may.
+    fn share_bytes(&self) -> u64 {
+        let parts = self.parts.as_ref().expect("only `end` takes the parts");
+        parts.settings.clips_bytes_max / parts.live.count().max(1) as u64
     }
 
     fn begin_segment(&mut self, discontinuity: bool) {
@@ -241,15 +241,31 @@ impl RecordedSession {
     }
 
     /// Ends the fragment that grows and hands it to the writer.
-    fn cut(&mut self) {
+    pub fn cut(&mut self, programme: &mut Programme) {
+        self.tell_over();
         let Some(fragmenter) = &mut self.fragmenter else { return };
         let Some(fragment) = fragmenter.cut() else { return };
         self.sequence = fragmenter.next_sequence();
-        let bytes = fragment.media_bytes() as u64;
-        self.clip_bytes.iter_mut().for_each(|clip| *clip += bytes);
+        programme.count_bytes(fragment.media_bytes() as u64);
         match self.parts().lane.push(fragment) {
             Ok(()) => self.owed.clear(),
             Err(fragment) => self.drop_fragment(&fragment),
+        }
+    }
+
+    /// Recordings are over: the next sample belongs to them no more.
+    pub fn end_recordings(&mut self, programme: &mut Programme, over: &[RecordingId]) {
+        self.cut(programme);
+        self.owed.retain(|(id, _)| !over.contains(id));
+        self.over.extend_from_slice(over);
+        self.tell_over();
+    }
+
+    fn tell_over(&mut self) {
+        let over = std::mem::take(&mut self.over);
+        if !over.is_empty() && self.parts().lane.end_recordings(&over).is_err() {
+            // The lane is full; it is said before anything else gets through.
+            self.over = over;
         }
     }
 
@@ -273,62 +289,44 @@ impl RecordedSession {
         });
     }
 
-    /// What the rules said when the session began.
-    ///
-    /// # Panics
-    /// Never: the parts leave with the session.
-    #[must_use]
-    pub fn decision(&self) -> &Decision {
-        self.parts.as_ref().expect("only `finish` takes the parts").entry.decision()
-    }
-
     /// Whole fragments that flash could not take.
     #[must_use]
     pub fn dropped_fragments(&self) -> u64 {
         self.dropped
     }
 
+    /// Passes on what is still held, before the programme is told that the session ends.
+    pub fn flush(&mut self, programme: &mut Programme, now: Instant) {
+        self.now = now;
+        self.through_gate(programme, |gate, pass| gate.flush(pass));
+        self.cut(programme);
+    }
+
     /// Ends the session: what waits is handed to the writer, then the lane is given back.
-    /// Recordings whose template says so wait for the stream to come back.
-    pub fn end(mut self, cause: &str, now: Instant) {
+    pub fn end(mut self, programme: &mut Programme, cause: &str, ended: Ended, now: Instant) {
         self.now = now;
-        self.finish(cause, true);
+        self.cut(programme);
+        self.close(cause, ended);
     }
 
-    /// Ends the session and its recordings, whatever their template says.
-    pub fn end_for_good(mut self, cause: &str, now: Instant) {
-        self.now = now;
-        self.finish(cause, false);
-    }
-
-    fn finish(&mut self, cause: &str, may_return: bool) {
-        if self.parts.is_none() {
-            return;
-        }
-        self.through_gate(|gate, pass| gate.flush(pass));
-        self.cut();
-        let Some(mut parts) = self.parts.take() else { return };
+    fn close(&mut self, cause: &str, ended: Ended) {
+        let Some(parts) = self.parts.take() else { return };
         info!(%cause, dropped_fragments = self.dropped, "session ends");
-        let mut end = SessionEnd {
-            session: parts.session.clone(),
+        let mut recordings = std::mem::take(&mut self.over);
+        recordings.extend(ended.over);
+        parts.lane.end(SessionEnd {
+            session: parts.session,
             ended: self.now,
             cause: cause.to_owned(),
-            recordings: Vec::new(),
-            paused: Vec::new(),
-        };
-        for recording in std::mem::take(&mut parts.recordings) {
-            match splice_window(&parts, &recording) {
-                Some(window) if may_return => pause(&parts, recording, window, &mut end),
-                _ => end.recordings.push(recording.plan().id),
-            }
-        }
-        drop(parts.entry);
-        parts.lane.end(end);
+            recordings,
+            paused: ended.paused,
+            interrupted: ended.interrupted,
+        });
     }
 
     /// The full set of tracks, before the first sample and whenever it changes.
     /// A track whose configuration is longer than any is left out.
-    pub fn tracks(&mut self, tracks: &[Track]) {
+    pub fn tracks(&mut self, programme: &mut Programme, tracks: &[Track]) {
         let fits = |track: &&Track| {
             let fits = track.config.len() <= CODEC_CONFIG_BYTES_MAX;
             if !fits {
@@ -340,7 +338,7 @@ impl RecordedSession {
         if *self.tracks == *tracks {
             return;
         }
-        self.through_gate(|gate, pass| gate.flush(pass));
+        self.through_gate(programme, |gate, pass| gate.flush(pass));
         self.gate.set_tracks(tracks.iter().map(|track| (track.id, track.timescale)));
         if !self.tracks.is_empty() {
             self.change.new_params = true;
@@ -368,9 +366,14 @@ impl RecordedSession {
     ///
     /// # Errors
     /// The stream is unusable; the caller ends it.
-    pub fn sample(&mut self, sample: Sample, now: Instant) -> Result<(), SessionFault> {
+    pub fn sample(
+        &mut self,
+        programme: &mut Programme,
+        sample: Sample,
+        now: Instant,
+    ) -> Result<(), SessionFault> {
         self.now = now;
-        self.through_gate(|gate, pass| gate.push(sample, pass));
+        self.through_gate(programme, |gate, pass| gate.push(sample, pass));
         if self.changes.len() > CHANGES_MAX {
             return Err(SessionFault::ChangesAllTheTime);
         }
@@ -378,27 +381,27 @@ impl RecordedSession {
     }
 }
 
-/// A panic in the stream's task still ends the session in order.
+/// What was not ended in order is over with all that it fed.
 impl Drop for RecordedSession {
     fn drop(&mut self) {
-        self.finish("the stream's task ended without a word", true);
+        self.close("the stream's task ended without a word", Ended::default());
     }
 }
 
-/// How long a recording of the session waits for its stream; `None`: not at all.
-fn splice_window(parts: &SessionParts, recording: &Recording) -> Option<Duration> {
-    let window_s = parts.entry.decision().template()?.flow_continue_s;
-    (window_s > 0 && !recording.open_formats().is_empty())
-        .then(|| Duration::from_secs(u64::from(window_s)))
-}
-
-fn pause(parts: &SessionParts, recording: Recording, window: Duration, end: &mut SessionEnd) {
-    end.paused.push(recording.plan().id);
-    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let until = BootTime(end.ended.boot.0.saturating_add(window_ms));
-    let decision = parts.entry.decision().clone();
-    let paused = Paused { recording, decision, until };
-    parts.paused.pause(parts.session.key.clone(), paused, end.ended.boot);
+/// What the fragment that begins now belongs to.
+fn seal_recordings(programme: &Programme, owed: &[(RecordingId, FormatSet)]) -> SealRecordings {
+    let mut all = SealRecordings::new();
+    for recording in programme.on() {
+        let formats = recording.open_formats();
+        if !formats.is_empty() {
+            let id = recording.plan().id;
+            let owed = owed.iter().find(|(owed, _)| *owed == id);
+            let begins = owed.map_or(FormatSet::EMPTY, |(_, begins)| *begins);
+            // More recordings than a seal holds are never started.
+            let _ = all.push(SealRecording { recording: id, formats, begins });
+        }
+    }
+    all
 }
 
 fn owe(owed: &mut Vec<(RecordingId, FormatSet)>, id: RecordingId, begins: FormatSet) {

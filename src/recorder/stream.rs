@@ -1,42 +1,29 @@
-//! A live stream on one connection: one session after the other. New rules end a stale session and
-//! begin the next at a key frame, on the same connection, so that no sample is lost.
+//! A feeder of a stream key: a push or pull on its way to the stage of the key. A mixer feeds the
+//! stage of one of its inputs from its first key frame on, beside the original, until its mix is
+//! cancelled; the original goes on at its next key frame.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tracing::{info, warn};
 
 use crate::domain::ids::BootId;
-use crate::domain::restart_plan::restart_at;
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{BootTime, Instant};
+use crate::domain::time::{Instant, Moment};
+use crate::recorder::feed::{Feed, FeedId};
 use crate::recorder::session::SessionFault;
-use crate::recorder::{Beginning, Full, Recorder, Session};
-use crate::ring::layout::stream_hash;
+use crate::recorder::stage::Stage;
+use crate::recorder::{Beginning, Full, Recorder};
 
 /// A stream from its arrival to its end.
 pub struct LiveStream {
     recorder: Arc<Recorder>,
+    stage: Arc<Mutex<Stage>>,
     key: StreamKey,
-    protocol: &'static str,
-    query: String,
     boot_id: BootId,
-    session: Session,
-    /// Number of the rules that were looked at last.
-    rules_seen: u64,
-    restart: Option<Restart>,
-    tracks: Vec<Track>,
-    origins: Vec<(TrackId, i64)>,
-    script_data: Bytes,
-}
-
-/// A restart that is due.
-#[derive(Debug, Clone, Copy)]
-struct Restart {
-    at: BootTime,
-    /// The connection is closed instead: the source is to come back by itself.
-    disconnect: bool,
+    feed: Feed,
+    /// The mix whose mixer this is.
+    mix: Option<String>,
 }
 
 impl LiveStream {
@@ -49,48 +36,41 @@ impl LiveStream {
         beginning: Beginning,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Self, Full> {
-        let (key, query) = (beginning.key.clone(), beginning.query.clone());
-        let (protocol, boot_id) = (beginning.protocol, beginning.boot_id);
-        let rules_seen = recorder.rules().load().number;
-        let session = recorder.begin(beginning, random)?;
-        Ok(LiveStream {
-            recorder,
-            key,
+        let Beginning { key, protocol, query, now, boot_id } = beginning;
+        let mix = recorder.mixer_of(&key, &query);
+        let stage = recorder.stage(&key);
+        let feed = Feed {
+            id: FeedId(random()),
             protocol,
             query,
-            boot_id,
-            session,
-            rules_seen,
-            restart: None,
             tracks: Vec::new(),
             origins: Vec::new(),
             script_data: Bytes::new(),
-        })
+        };
+        if mix.is_none() {
+            let now = Moment { at: now, boot_id };
+            lock(&stage).arrive(&recorder, &feed, now, random)?;
+        }
+        Ok(LiveStream { recorder, stage, key, boot_id, feed, mix })
     }
 
     /// The full set of tracks, before the first sample and whenever it changes.
     pub fn tracks(&mut self, tracks: &[Track]) {
-        self.tracks = tracks.to_vec();
-        if let Session::Recorded(session) = &mut self.session {
-            session.tracks(tracks);
-        }
+        self.feed.tracks = tracks.to_vec();
+        self.if_feeding(|stage| stage.tracks(tracks));
     }
 
     /// Raw time of the source at media time 0 of a track.
     pub fn origin(&mut self, track: TrackId, raw: i64) {
-        self.origins.retain(|(known, _)| *known != track);
-        self.origins.push((track, raw));
-        if let Session::Recorded(session) = &mut self.session {
-            session.origin(track, raw);
-        }
+        self.feed.origins.retain(|(known, _)| *known != track);
+        self.feed.origins.push((track, raw));
+        self.if_feeding(|stage| stage.origin(track, raw));
     }
 
     /// Script data as the encoder sent it.
     pub fn script_data(&mut self, body: Bytes) {
-        self.script_data = body.clone();
-        if let Session::Recorded(session) = &mut self.session {
-            session.script_data(body);
-        }
+        self.feed.script_data = body.clone();
+        self.if_feeding(|stage| stage.script_data(body));
     }
 
     /// Takes a sample that arrived at `now`; `random` is for the identities of a new session.
@@ -103,80 +83,50 @@ impl LiveStream {
         now: Instant,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<(), SessionFault> {
-        self.look_at_rules();
-        if let Some(restart) = self.restart
-            && now.boot >= restart.at
-            && self.can_begin_with(&sample)
+        let now = Moment { at: now, boot_id: self.boot_id };
+        if let Some(mix) = &self.mix
+            && !self.recorder.is_mixer_of(&self.key, mix)
         {
-            if restart.disconnect {
-                return Err(SessionFault::DroppedForRules);
+            return Err(SessionFault::MixCancelled);
+        }
+        let mut stage = lock(&self.stage);
+        let feeds = stage.feeder() == Some(self.feed.id);
+        if !feeds {
+            // A mixer takes over from whoever feeds; the original only from nobody.
+            let free = self.mix.is_some() || stage.feeder().is_none();
+            if !free || !self.feed.can_begin_with(&sample) {
+                return Ok(());
             }
-            self.restart(now, random);
+            let began = stage.feed_by(&self.recorder, &self.feed, now, random);
+            began.map_err(|_| SessionFault::NoRoom)?;
         }
-        match &mut self.session {
-            Session::Recorded(session) => session.sample(sample, now),
-            Session::Unrecorded(_) => Ok(()),
-        }
+        stage.sample(&self.recorder, &self.feed, sample, now, random)
     }
 
     /// The stream is over.
     pub fn end(self, cause: &str, now: Instant) {
-        match self.session {
-            Session::Recorded(session) => session.end(cause, now),
-            Session::Unrecorded(_) => info!(%cause, "session ends"),
-        }
+        let now = Moment { at: now, boot_id: self.boot_id };
+        lock(&self.stage).leave(&self.recorder, self.feed.id, cause, now);
     }
 
-    /// Plans a restart where rules came that decide otherwise.
-    fn look_at_rules(&mut self) {
-        let rules = self.recorder.rules().load();
-        if rules.number == self.rules_seen {
-            return;
+    fn if_feeding(&self, tell: impl FnOnce(&mut Stage)) {
+        let mut stage = lock(&self.stage);
+        if stage.feeder() == Some(self.feed.id) {
+            tell(&mut stage);
         }
-        self.rules_seen = rules.number;
-        let decision = rules.table.resolve(&self.key);
-        let stale = match &self.session {
-            Session::Recorded(session) => !session.decision().same_content(&decision),
-            Session::Unrecorded(entry) => !entry.decision().same_content(&decision),
-        };
-        let at = restart_at(&rules.apply, rules.since, stream_hash(&self.key)).filter(|_| stale);
-        self.restart = at.map(|at| Restart { at, disconnect: rules.apply.disconnect });
     }
+}
 
-    fn can_begin_with(&self, sample: &Sample) -> bool {
-        let has_video = self.tracks.iter().any(Track::is_video);
-        let of_video =
-            || self.tracks.iter().any(|track| track.id == sample.track && track.is_video());
-        sample.key && (!has_video || of_video())
+/// A stream whose task panicked still leaves its stage.
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        let last = self.recorder.last_moment(self.boot_id);
+        let cause = "the stream's task ended without a word";
+        lock(&self.stage).leave(&self.recorder, self.feed.id, cause, last);
     }
+}
 
-    /// Ends the session and begins the next under the rules in force, at this sample.
-    fn restart(&mut self, now: Instant, random: &mut dyn FnMut() -> u64) {
-        let beginning = Beginning {
-            key: self.key.clone(),
-            protocol: self.protocol,
-            query: self.query.clone(),
-            now,
-            boot_id: self.boot_id,
-        };
-        let mut next = match self.recorder.begin(beginning, random) {
-            Ok(next) => next,
-            Err(Full) => {
-                warn!("no room for a new session beside the old one, the old one goes on");
-                return;
-            }
-        };
-        self.restart = None;
-        if let Session::Recorded(session) = &mut next {
-            session.tracks(&self.tracks);
-            for (track, raw) in &self.origins {
-                session.origin(*track, *raw);
-            }
-            session.script_data(self.script_data.clone());
-        }
-        match std::mem::replace(&mut self.session, next) {
-            Session::Recorded(session) => session.end_for_good("restarted to take new rules", now),
-            Session::Unrecorded(_) => {}
-        }
-    }
+/// A panic between two samples leaves a stage that is whole.
+pub(super) fn lock(stage: &Mutex<Stage>) -> std::sync::MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -41,7 +41,7 @@ pub struct Ring {
     pub catalog: Catalog,
     /// The ring's identity and shape.
     pub identity: Arc<RingIdentity>,
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 /// Keeps the ring's threads; [`close`](RingThreads::close) ends them with everything durable.

@@ -13,13 +13,23 @@ use heapless::spsc::{Consumer, Producer, Queue};
 
 use crate::domain::ids::RecordingId;
 use crate::domain::limits::{LANE_FRAGMENTS, STREAMS_MAX};
+use crate::domain::splice::Pause;
 use crate::domain::time::Instant;
 use crate::ring::fragment::{Fragment, SessionStart};
 use crate::ring::meters::RingMeters;
 
-type FragmentQueue = Queue<Box<Fragment>, LANE_FRAGMENTS>;
-type FragmentProducer = Producer<'static, Box<Fragment>>;
-type FragmentConsumer = Consumer<'static, Box<Fragment>>;
+type LaneQueue = Queue<LaneItem, LANE_FRAGMENTS>;
+type LaneProducer = Producer<'static, LaneItem>;
+type LaneConsumer = Consumer<'static, LaneItem>;
+
+/// What goes over a lane.
+#[derive(Debug)]
+pub enum LaneItem {
+    /// Media.
+    Fragment(Box<Fragment>),
+    /// Recordings to which nothing belongs that comes after this.
+    RecordingsEnded(Box<[RecordingId]>),
+}
 
 /// The last thing a stream says on its lane.
 #[derive(Debug)]
@@ -33,7 +43,9 @@ pub struct SessionEnd {
     /// Recordings that end with it.
     pub recordings: Vec<RecordingId>,
     /// Recordings that wait for the stream to come back: their HLS files stay open.
-    pub paused: Vec<RecordingId>,
+    pub paused: Vec<(RecordingId, Pause)>,
+    /// Recordings that wait, and whose files all end.
+    pub interrupted: Vec<RecordingId>,
 }
 
 /// All lanes of the box.
@@ -48,7 +60,7 @@ pub struct Lanes {
 #[derive(Default)]
 struct Table {
     made: usize,
-    free: Vec<(FragmentProducer, FragmentConsumer)>,
+    free: Vec<(LaneProducer, LaneConsumer)>,
     opened: Vec<WriterLane>,
 }
 
@@ -56,22 +68,22 @@ struct Table {
 #[derive(Default)]
 struct Ending {
     ended: AtomicBool,
-    end: Mutex<Option<(SessionEnd, FragmentProducer)>>,
+    end: Mutex<Option<(SessionEnd, LaneProducer)>>,
 }
 
 /// The stream's end of a lane.
 pub struct StreamLane {
-    producer: Option<FragmentProducer>,
+    producer: Option<LaneProducer>,
     ending: Arc<Ending>,
     lanes: Arc<Lanes>,
 }
 
 /// The writer's end of a lane.
 pub struct WriterLane {
-    consumer: FragmentConsumer,
+    consumer: LaneConsumer,
     ending: Arc<Ending>,
     /// Taken from the queue, but there was no slot for it yet.
-    stalled: Option<Box<Fragment>>,
+    stalled: Option<LaneItem>,
 }
 
 impl Lanes {
@@ -84,7 +96,7 @@ impl Lanes {
             None if table.made < STREAMS_MAX => {
                 table.made += 1;
                 // At most STREAMS_MAX times in the life of the process: the fixed table.
-                let queue: &'static mut FragmentQueue = Box::leak(Box::default());
+                let queue: &'static mut LaneQueue = Box::leak(Box::default());
                 queue.split()
             }
             None => return None,
@@ -126,8 +138,26 @@ impl StreamLane {
     /// # Errors
     /// Gives the fragment back if the lane is full.
     pub fn push(&mut self, fragment: Box<Fragment>) -> Result<(), Box<Fragment>> {
+        match self.enqueue(LaneItem::Fragment(fragment)) {
+            Err(LaneItem::Fragment(fragment)) => {
+                self.lanes.meters.fragment_dropped();
+                Err(fragment)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells that nothing that comes after this belongs to the recordings.
+    ///
+    /// # Errors
+    /// The lane is full: to be said again before anything else.
+    pub fn end_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), LaneItem> {
+        self.enqueue(LaneItem::RecordingsEnded(recordings.into()))
+    }
+
+    fn enqueue(&mut self, item: LaneItem) -> Result<(), LaneItem> {
         let producer = self.producer.as_mut().expect("only `end` takes the producer");
-        producer.enqueue(fragment).inspect_err(|_| self.lanes.meters.fragment_dropped())?;
+        producer.enqueue(item)?;
         self.lanes.wake();
         Ok(())
     }
@@ -151,12 +181,12 @@ impl WriterLane {
     pub fn drain(
         mut self,
         lanes: &Lanes,
-        mut take: impl FnMut(Box<Fragment>) -> Option<Box<Fragment>>,
-    ) -> Result<Self, SessionEnd> {
+        mut take: impl FnMut(LaneItem) -> Option<LaneItem>,
+    ) -> Result<Self, Box<SessionEnd>> {
         // Read before draining: whatever was pushed before the end is then seen.
         let ended = self.ending.ended.load(Ordering::Acquire);
-        while let Some(fragment) = self.stalled.take().or_else(|| self.consumer.dequeue()) {
-            self.stalled = take(fragment);
+        while let Some(item) = self.stalled.take().or_else(|| self.consumer.dequeue()) {
+            self.stalled = take(item);
             if self.stalled.is_some() {
                 return Ok(self);
             }
@@ -167,6 +197,6 @@ impl WriterLane {
         let end = self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (end, producer) = end.expect("set before the flag");
         lanes.table().free.push((producer, self.consumer));
-        Err(end)
+        Err(Box::new(end))
     }
 }

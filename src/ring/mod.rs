@@ -24,6 +24,7 @@ pub mod lane;
 pub mod layout;
 pub mod meters;
 mod open_slot;
+pub mod past;
 pub mod read_only;
 pub mod scan;
 pub mod slots;

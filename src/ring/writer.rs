@@ -19,7 +19,7 @@ use crate::ring::RingError;
 use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
 use crate::ring::fragment::Fragment;
-use crate::ring::lane::{Lanes, WriterLane};
+use crate::ring::lane::{LaneItem, Lanes, WriterLane};
 use crate::ring::layout::SlotPlace;
 use crate::ring::open_slot::OpenSlot;
 use crate::ring::slots::Slots;
@@ -197,10 +197,11 @@ impl Writer {
         }
         let lanes = self.lanes.clone();
         for lane in std::mem::take(&mut self.opened) {
-            match lane.drain(&lanes, |fragment| self.place(fragment)) {
+            match lane.drain(&lanes, |item| self.take(item)) {
                 Ok(lane) => self.opened.push(lane),
                 Err(end) => {
-                    for recording in end.recordings.iter().chain(&end.paused) {
+                    let paused = end.paused.iter().map(|(recording, _)| recording);
+                    for recording in end.recordings.iter().chain(paused).chain(&end.interrupted) {
                         self.owed.remove(recording);
                     }
                     // The next session of the stream may be at work in the slot already.
@@ -209,9 +210,22 @@ impl Writer {
                         open.live = false;
                         open.segment = None;
                     }
-                    self.pending.push(Pending::Happened(DurableEvent::SessionEnded(end)));
+                    self.pending.push(Pending::Happened(DurableEvent::SessionEnded(*end)));
                     self.close_idle();
                 }
+            }
+        }
+    }
+
+    /// Takes what came over a lane; gives it back if there is no slot yet.
+    fn take(&mut self, item: LaneItem) -> Option<LaneItem> {
+        match item {
+            LaneItem::Fragment(fragment) => self.place(fragment).map(LaneItem::Fragment),
+            LaneItem::RecordingsEnded(recordings) => {
+                self.owed.retain(|recording, _| !recordings.contains(recording));
+                let event = DurableEvent::RecordingsEnded(recordings);
+                self.pending.push(Pending::Happened(event));
+                None
             }
         }
     }

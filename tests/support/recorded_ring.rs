@@ -19,8 +19,8 @@ use edgerec::platform::clock::SystemClock;
 use edgerec::platform::flash::SystemFlash;
 use edgerec::recorder::live::LiveTable;
 use edgerec::recorder::rules::Rules;
-use edgerec::recorder::session::RecordedSession;
-use edgerec::recorder::{Beginning, Recorder, RecorderSettings, Session};
+use edgerec::recorder::stream::LiveStream;
+use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use serde_json::Value;
@@ -101,7 +101,7 @@ pub fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
 /// A stream under way.
 pub struct Recording {
     key: StreamKey,
-    session: Option<Box<RecordedSession>>,
+    stream: Option<LiveStream>,
     /// Arrival of the newest sample since the beginning, in milliseconds.
     arrived_ms: u64,
 }
@@ -113,7 +113,9 @@ impl Recording {
         let rules =
             Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::new([(Layer::Fleet, &set)]))));
         let settings = RecorderSettings::for_slots(ring.identity.slot_bytes, false, 3_600);
-        let recorder = Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings);
+        let live = Arc::new(LiveTable::default());
+        let recorder =
+            Recorder::new(ring.clone(), rules, live, settings).expect("the ring is open");
         let key: StreamKey = key.parse().expect("a key");
         let beginning = Beginning {
             key: key.clone(),
@@ -127,17 +129,15 @@ impl Recording {
             id += 2;
             id
         };
-        match recorder.begin(beginning, &mut random).expect("a lane is free") {
-            Session::Recorded(session) => Recording { key, session: Some(session), arrived_ms: 0 },
-            Session::Unrecorded(_) => panic!("the rules say that it is recorded"),
-        }
+        let stream = LiveStream::begin(Arc::new(recorder), beginning, &mut random);
+        Recording { key, stream: Some(stream.expect("a lane is free")), arrived_ms: 0 }
     }
 
     /// Hands all samples over, no faster than the ring makes them durable.
     pub fn feed(&mut self, ring: &Ring, sent: &Sent) {
         let start_ms = self.arrived_ms;
-        let session = self.session.as_mut().expect("not ended");
-        session.tracks(&sent.tracks);
+        let stream = self.stream.as_mut().expect("not ended");
+        stream.tracks(&sent.tracks);
         let mut waited_ms = start_ms;
         for sample in &sent.samples {
             let arrived = start_ms + u64::try_from(sample.dts).expect("not negative");
@@ -148,7 +148,8 @@ impl Recording {
             let mut sample = sample.clone();
             sample.dts += i64::try_from(start_ms).expect("small");
             sample.pts += i64::try_from(start_ms).expect("small");
-            session.sample(sample, at(arrived)).expect("taken");
+            let none = &mut || unreachable!("no identity is needed");
+            stream.sample(sample, at(arrived), none).expect("taken");
             self.arrived_ms = arrived;
         }
         self.arrived_ms += 40;
@@ -156,8 +157,8 @@ impl Recording {
 
     /// Ends the stream and waits until its files are finished.
     pub fn end(mut self, ring: &Ring) {
-        let session = self.session.take().expect("not ended");
-        session.end("finished", at(self.arrived_ms));
+        let stream = self.stream.take().expect("not ended");
+        stream.end("finished", at(self.arrived_ms));
         wait_until(Duration::from_secs(20), "the files are finished", || {
             let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
             !files.is_empty() && files.iter().all(|file| file.state.name() != "recording")

@@ -251,6 +251,8 @@ mod tests {
             key: StreamKey::new("d", "live", "s").expect("a key"),
             format: FileFormat::Mp4,
             recording: RecordingId(1),
+            task_id: None,
+            audio_only: false,
             state: FileState::Delivered,
             why: String::new(),
             start_ms: 0,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SessionId, SlotIndex};
-use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use crate::domain::ids::{FileId, RecordingId, SlotIndex};
+use crate::domain::splice::Pause;
+use crate::domain::time::{ClockQuality, Instant};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::{
@@ -16,8 +17,9 @@ use crate::ring::catalog::open::{
 };
 use crate::ring::catalog::rows::{
     insert_gap, insert_recording, insert_session, sql, store_segment, store_span, stored_state,
-    unsql, wall_at,
+    wall_at,
 };
+use crate::ring::catalog::take_up::catch_up;
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::lane::SessionEnd;
 use crate::ring::layout::{Seal, SealRecording, SlotPlace};
@@ -46,6 +48,8 @@ pub enum DurableEvent {
     SlotFailed(SlotPlace),
     /// A session is over.
     SessionEnded(SessionEnd),
+    /// Recordings are over while their session goes on.
+    RecordingsEnded(Box<[RecordingId]>),
     /// A fragment could not be written.
     FragmentLost {
         /// Of which session.
@@ -58,58 +62,17 @@ pub enum DurableEvent {
 }
 
 impl CatalogState {
-    /// Enters a session and its recordings, before their first fragment.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn begin_session(
-        &mut self,
-        session: &SessionStart,
-        recordings: &[RecordingStart],
-    ) -> Result<(), RingError> {
-        let what = "entering a session";
-        let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
-        insert_session(&transaction, session)
-            .and_then(|stream| {
-                for recording in recordings {
-                    insert_recording(&transaction, stream, session, recording)?;
-                }
-                transaction.commit()
-            })
-            .map_err(RingError::catalog(what))
-    }
-
     /// Enters what became durable, in one transaction.
     ///
     /// # Errors
     /// The database fails; the slots still hold everything.
     pub fn apply(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
-        self.enter(events, false)
+        self.enter(events, Origin::Live)
     }
 
     /// Like [`apply`](Self::apply), for fragments found again in open slots after a crash.
     pub(super) fn replay(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
-        self.enter(events, true)
-    }
-
-    /// Enters an interval of missing media into the gap ledger.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn enter_gap(
-        &mut self,
-        session: &SessionStart,
-        from: Instant,
-        media_ms: i64,
-        cause: &str,
-    ) -> Result<(), RingError> {
-        self.db
-            .transaction()
-            .and_then(|transaction| {
-                insert_gap(&transaction, session, from, media_ms, cause)?;
-                transaction.commit()
-            })
-            .map_err(RingError::catalog("entering a gap"))
+        self.enter(events, Origin::Replay)
     }
 
     /// Ends recordings whose stream did not come back: their open files are finished.
@@ -117,26 +80,48 @@ impl CatalogState {
     /// # Errors
     /// The database fails.
     pub fn end_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
-        self.in_entry(false, |entry| {
+        self.in_entry(Origin::Live, |entry| {
             recordings.iter().try_for_each(|recording| entry.end_recording(*recording))
         })
     }
 
-    /// Finishes every file that still grows.
-    pub(super) fn finish_open_files(&mut self) -> Result<(), RingError> {
-        let keys: Vec<_> = self.open_files.keys().copied().collect();
-        self.in_entry(true, |entry| keys.into_iter().try_for_each(|key| entry.finish_file(key)))
+    /// Ends all clips of recordings that go on waiting for their stream.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn interrupt_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
+        self.in_entry(Origin::Live, |entry| {
+            recordings.iter().try_for_each(|recording| entry.interrupt_recording(*recording))
+        })
     }
 
-    fn enter(&mut self, events: Vec<DurableEvent>, replaying: bool) -> Result<(), RingError> {
-        self.in_entry(replaying, |entry| {
-            events.into_iter().try_for_each(|event| entry.enter(event))
+    /// Finishes every file that still grows, but for those that wait for their stream.
+    pub(super) fn finish_open_files(
+        &mut self,
+        waits: impl Fn(RecordingId, FileFormat) -> bool,
+    ) -> Result<(), RingError> {
+        let keys = self.open_files.keys().copied();
+        let keys: Vec<_> = keys.filter(|(recording, format)| !waits(*recording, *format)).collect();
+        self.in_entry(Origin::Replay, |entry| {
+            keys.into_iter().try_for_each(|key| entry.finish_file(key))
         })
+    }
+
+    /// Has files made of media that was in the ring before anybody asked for it.
+    pub(super) fn enter_past(
+        &mut self,
+        work: impl FnOnce(&mut Entry<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), RingError> {
+        self.in_entry(Origin::Past, work)
+    }
+
+    fn enter(&mut self, events: Vec<DurableEvent>, origin: Origin) -> Result<(), RingError> {
+        self.in_entry(origin, |entry| events.into_iter().try_for_each(|event| entry.enter(event)))
     }
 
     fn in_entry(
         &mut self,
-        replaying: bool,
+        origin: Origin,
         work: impl FnOnce(&mut Entry<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), RingError> {
         let what = "entering durable media";
@@ -146,7 +131,7 @@ impl CatalogState {
             files: &mut self.open_files,
             segments: &mut self.open_segments,
             delivers: self.settings.delivers,
-            replaying,
+            origin,
             finished: 0,
         };
         work(&mut entry).map_err(RingError::catalog(what))?;
@@ -160,13 +145,24 @@ impl CatalogState {
 }
 
 /// One transaction's worth of entering.
-struct Entry<'a> {
-    transaction: &'a Transaction<'a>,
-    files: &'a mut HashMap<(RecordingId, FileFormat), OpenFile>,
-    segments: &'a mut HashMap<SlotIndex, OpenSegment>,
+pub(super) struct Entry<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
+    pub(super) files: &'a mut HashMap<(RecordingId, FileFormat), OpenFile>,
+    pub(super) segments: &'a mut HashMap<SlotIndex, OpenSegment>,
     delivers: bool,
-    replaying: bool,
+    origin: Origin,
     finished: usize,
+}
+
+/// Where the fragments come from that are entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// They have just become durable.
+    Live,
+    /// They were found again after a crash.
+    Replay,
+    /// They were there before anybody asked for them.
+    Past,
 }
 
 impl Entry<'_> {
@@ -176,6 +172,9 @@ impl Entry<'_> {
             DurableEvent::SlotClosed(place) => self.slot_done(place, SlotState::Closed),
             DurableEvent::SlotFailed(place) => self.slot_done(place, SlotState::Failed),
             DurableEvent::SessionEnded(end) => self.session_ended(&end),
+            DurableEvent::RecordingsEnded(recordings) => {
+                recordings.iter().try_for_each(|recording| self.end_recording(*recording))
+            }
             DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
                 let cause = "the flash took no more";
                 insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
@@ -228,7 +227,7 @@ impl Entry<'_> {
         Ok(())
     }
 
-    fn file(
+    pub(super) fn file(
         &mut self,
         fragment: &DurableFragment,
         recording: &SealRecording,
@@ -252,7 +251,7 @@ impl Entry<'_> {
                 None => self.begin_file(key, id, fragment)?,
             }
         } else if !self.files.contains_key(&key) {
-            if self.replaying {
+            if self.origin == Origin::Replay {
                 self.adopt(key, fragment)?;
             } else {
                 let session = &fragment.segment.session;
@@ -261,6 +260,10 @@ impl Entry<'_> {
             }
         }
         let Some(open) = self.files.get_mut(&key) else { return Ok(()) };
+        if open.past && self.origin != Origin::Past {
+            catch_up(self.transaction, self.segments, open, fragment)?;
+            open.past = false;
+        }
         extend(self.transaction, open, fragment)
     }
 
@@ -285,7 +288,7 @@ impl Entry<'_> {
                 // The row went down with the power; the seal says what matters.
                 let content = RecordingContent::unknown(fragment.seal.formats_of(recording));
                 let start = RecordingStart { id: recording, content: content.clone() };
-                insert_recording(self.transaction, stream, session, &start)?;
+                insert_recording(self.transaction, stream, session.id, &start)?;
                 content
             }
         };
@@ -320,65 +323,16 @@ impl Entry<'_> {
             session: seal.session,
             last_sequence: seal.sequence,
             start: seal.first_arrival,
-            last_arrival: seal.last_arrival,
+            end_ms: wall_at(seal.first_arrival, seal.last_arrival),
             before_ms: 0,
             media_start_ms: seal.media_start_ms,
             media_end_ms: seal.media_end_ms,
             spans_stored: 0,
             span: None,
+            past: self.origin == Origin::Past,
             bytes: 0,
         };
         self.files.insert(key, open);
-        Ok(())
-    }
-
-    /// Takes up again a file that was growing when the box went down.
-    fn adopt(
-        &mut self,
-        key: (RecordingId, FileFormat),
-        fragment: &DurableFragment,
-    ) -> rusqlite::Result<()> {
-        let seal = &fragment.seal;
-        // A file that a splice carried on was begun in an earlier session.
-        let began_ms = fragment.segment.session.began.wall.unix.0;
-        let adopted = self
-            .transaction
-            .prepare_cached(
-                "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, media_start_ms,
-                 duration_ms,
-                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id), session
-                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0
-                 AND ((session = ?3 AND first_sequence <= ?4) OR (session <> ?3 AND ?5 >
-                 (SELECT began_ms FROM session WHERE session.id = file.session)))
-                 ORDER BY session = ?3 DESC, first_sequence DESC LIMIT 1",
-            )?
-            .query_row(
-                params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0, began_ms],
-                |row| {
-                    let media_start_ms: i64 = row.get(5)?;
-                    let quality =
-                        if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
-                    let boot = BootTime(unsql(row.get(2)?));
-                    let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
-                    Ok(OpenFile {
-                        id: FileId(unsql(row.get(0)?)),
-                        session: SessionId(unsql(row.get(8)?)),
-                        last_sequence: FragmentSequence(row.get(1)?),
-                        start: Instant { boot, wall },
-                        last_arrival: boot,
-                        before_ms: 0,
-                        media_start_ms,
-                        media_end_ms: media_start_ms + row.get::<_, i64>(6)?,
-                        spans_stored: row.get(7)?,
-                        span: None,
-                        bytes: 0,
-                    })
-                },
-            )
-            .optional()?;
-        if let Some(open) = adopted {
-            self.files.insert(key, open);
-        }
         Ok(())
     }
 
@@ -426,6 +380,22 @@ impl Entry<'_> {
         Ok(())
     }
 
+    fn interrupt_recording(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
+        FileFormat::ALL.into_iter().try_for_each(|format| self.finish_file((recording, format)))
+    }
+
+    /// Its HLS file waits with what it has, also over a restart of the box.
+    fn pause_recording(&mut self, recording: RecordingId, pause: &Pause) -> rusqlite::Result<()> {
+        if let Some(open) = self.files.get_mut(&(recording, FileFormat::Hls)) {
+            store_span(self.transaction, open)?;
+        }
+        let pause = serde_json::to_string(pause).expect("plain fields");
+        self.transaction
+            .prepare_cached("UPDATE recording SET paused = ?2 WHERE id = ?1")?
+            .execute(params![sql(recording.0), pause])?;
+        Ok(())
+    }
+
     fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
         // What still grows of it is known from here on, so that the session is not forgotten.
         for open in self.segments.values().filter(|open| open.session == end.session.id) {
@@ -434,13 +404,13 @@ impl Entry<'_> {
         for recording in &end.recordings {
             self.end_recording(*recording)?;
         }
-        for recording in &end.paused {
-            for format in FileFormat::ALL {
-                if format != FileFormat::Hls {
-                    self.finish_file((*recording, format))?;
-                }
+        for (recording, pause) in &end.paused {
+            for format in FileFormat::ALL.into_iter().filter(|format| *format != FileFormat::Hls) {
+                self.finish_file((*recording, format))?;
             }
+            self.pause_recording(*recording, pause)?;
         }
+        end.interrupted.iter().try_for_each(|recording| self.interrupt_recording(*recording))?;
         self.transaction
             .prepare_cached("UPDATE session SET ended_ms = ?2, cause = ?3 WHERE id = ?1")?
             .execute(params![sql(end.session.id.0), end.ended.wall.unix.0, end.cause])?;
@@ -486,7 +456,7 @@ fn extend(
         (open.media_start_ms, open.media_end_ms) = (seal.media_start_ms, seal.media_end_ms);
     }
     open.last_sequence = seal.sequence;
-    open.last_arrival = seal.last_arrival;
+    open.end_ms = wall_at(seal.first_arrival, seal.last_arrival);
     open.media_end_ms = seal.media_end_ms.max(open.media_end_ms);
     open.bytes += u64::from(seal.media_bytes);
     Ok(())

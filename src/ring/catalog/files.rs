@@ -10,7 +10,7 @@ use crate::domain::time::{BootTime, UnixMillis};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::FileState;
-use crate::ring::catalog::rows::{sql, unsql, wall_at};
+use crate::ring::catalog::rows::{sql, unsql};
 
 /// A file as the catalog knows it.
 #[derive(Debug, Clone)]
@@ -23,6 +23,10 @@ pub struct FileRecord {
     pub format: FileFormat,
     /// The recording it is of.
     pub recording: RecordingId,
+    /// The task that asked for it, as callers know it.
+    pub task_id: Option<String>,
+    /// It holds only sound.
+    pub audio_only: bool,
     /// Where it stands.
     pub state: FileState,
     /// Why it stands there, in words.
@@ -85,7 +89,10 @@ const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.f
     file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.name,
     coalesce(file.size, (SELECT sum(span.end - span.start) FROM span WHERE span.file = file.id)),
     file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
-    file.attempts, file.queue_number FROM file JOIN stream ON stream.id = file.stream
+    file.attempts, file.queue_number,
+    (SELECT json_extract(content, '$.task.name') FROM recording WHERE id = file.recording),
+    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording)
+    FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
 impl CatalogState {
@@ -253,7 +260,7 @@ impl CatalogState {
         for record in records.iter_mut().filter(|record| record.state == FileState::Recording) {
             let mut growing = self.open_files.values();
             if let Some(open) = growing.find(|open| open.id == record.id) {
-                record.end_ms = wall_at(open.start, open.last_arrival);
+                record.end_ms = open.end_ms;
                 record.duration_ms = open.duration_ms();
                 record.size = open.bytes;
             }
@@ -290,10 +297,12 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         priority: row.get(21)?,
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
+        task_id: row.get(24)?,
+        audio_only: row.get::<_, Option<bool>>(25)?.unwrap_or(false),
     })
 }
 
-fn stream_key(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamKey> {
+pub(super) fn stream_key(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamKey> {
     let part = |index: usize| row.get::<_, String>(at + index);
     StreamKey::new(&part(0)?, &part(1)?, &part(2)?).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))

@@ -13,12 +13,16 @@ pub mod figures;
 pub mod files;
 pub mod history;
 pub mod inventory;
+pub mod ledger;
 pub mod open;
 pub mod recover;
 pub mod reserve;
 mod rows;
 pub mod schema;
 pub mod service;
+pub mod sessions;
+mod take_up;
+pub mod waiting;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +39,7 @@ use crate::platform::clock::Clock;
 use crate::ring::RingError;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
 use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
+use crate::ring::catalog::waiting::WaitingRecording;
 use crate::ring::clip::Leases;
 use crate::ring::identity::RingIdentity;
 
@@ -145,6 +150,7 @@ pub struct CatalogState {
     pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
+    pub(super) waiting: Vec<WaitingRecording>,
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
     closing: bool,
@@ -174,6 +180,7 @@ impl CatalogState {
             open_segments: HashMap::new(),
             leases,
             news: Arc::new(Notify::new()),
+            waiting: Vec::new(),
             service: Arc::new(ArcSwap::from_pointee(service)),
             service_watchers: Vec::new(),
             closing: false,

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::domain::files::{FileFormat, FormatSet};
 use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SessionId, SlotIndex};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{BootTime, Instant};
+use crate::domain::task::Family;
+use crate::domain::template::Template;
+use crate::domain::time::Instant;
 use crate::ring::layout::SlotPlace;
 use sha2::{Digest, Sha256};
 
@@ -33,6 +35,29 @@ pub struct RecordingContent {
     pub revision: u64,
     /// One plan a format.
     pub files: Vec<FilePlan>,
+    /// The template as it was then; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Template>,
+    /// The number of the template; 0 if it has none.
+    #[serde(default)]
+    pub template_id: u64,
+    /// The task that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskMark>,
+    /// Only sound is recorded.
+    #[serde(default)]
+    pub audio_only: bool,
+}
+
+/// The task that a recording is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskMark {
+    /// Its number.
+    pub id: u64,
+    /// What callers know it by.
+    pub name: String,
+    /// Which actions made it.
+    pub family: Family,
 }
 
 /// How the files of one format are kept and named.
@@ -61,6 +86,10 @@ impl RecordingContent {
             layer: String::new(),
             revision: 0,
             files: files.collect(),
+            content: None,
+            template_id: 0,
+            task: None,
+            audio_only: false,
         }
     }
 
@@ -95,8 +124,8 @@ pub struct OpenFile {
     pub last_sequence: FragmentSequence,
     /// Arrival of its first sample.
     pub start: Instant,
-    /// Arrival of its newest sample.
-    pub last_arrival: BootTime,
+    /// Arrival of its newest sample, Unix milliseconds.
+    pub end_ms: i64,
     /// Media of earlier sessions, in milliseconds.
     pub before_ms: i64,
     /// First media time of its newest session, in milliseconds.
@@ -107,6 +136,9 @@ pub struct OpenFile {
     pub spans_stored: u32,
     /// The span that grows, if any.
     pub span: Option<Span>,
+    /// What it has is from before anybody asked for it, so the seals of its fragments do not tell.
+    /// What lies between that and the next live fragment is to be taken too.
+    pub past: bool,
     /// Media bytes so far, as on flash.
     pub bytes: u64,
 }

@@ -8,14 +8,16 @@ use rusqlite::params;
 use serde::Serialize;
 use tracing::{info, warn};
 
+use crate::domain::files::FileFormat;
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::Moment;
 use crate::platform::flash::{Flash, Open, replace_file};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
 use crate::ring::catalog::open::{FileState, SlotState};
-use crate::ring::catalog::rows::{unsql, wall_at};
+use crate::ring::catalog::rows::{sql, unsql, wall_at};
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::layout::{SegmentHeader, SlotPlace};
 use crate::ring::scan::{Depth, FoundSlot, Scanner, any_life};
@@ -93,7 +95,7 @@ impl CatalogState {
             self.leave_old_lives_behind().map_err(RingError::catalog(what))?;
         }
         let recovered = self.sort_slots(found)?;
-        self.finish_all(now)?;
+        self.finish_all()?;
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(flash, &path.join("recovery.json"), text.as_bytes())
             .map_err(RingError::flash("writing recovery.json"))?;
@@ -157,7 +159,7 @@ impl CatalogState {
         for (slot, _) in found {
             transaction.execute("DELETE FROM segment WHERE slot = ?1", params![slot.0])?;
             transaction.execute(
-                "DELETE FROM span WHERE slot = ?1
+                "DELETE FROM span WHERE slot = ?1 AND past = 0
                  AND file IN (SELECT id FROM file WHERE state = 0)",
                 params![slot.0],
             )?;
@@ -207,14 +209,22 @@ impl CatalogState {
         Ok(ready)
     }
 
-    /// No session lives on over a restart: files that grew are finished, gaps are entered.
-    fn finish_all(&mut self, now_ms: i64) -> Result<(), RingError> {
-        self.finish_open_files()?;
+    /// No session lives on over a restart: files that grew are finished, but for those that wait for
+    /// their stream, and gaps are entered.
+    fn finish_all(&mut self) -> Result<(), RingError> {
+        let now = Moment { at: self.clock.now(), boot_id: self.clock.boot_id() };
+        let now_ms = now.at.wall.unix.0;
+        let waiting = self.recordings_that_wait(now)?;
+        let waits = |recording| waiting.iter().any(|one| one.id == recording);
+        self.finish_open_files(|recording, format| format == FileFormat::Hls && waits(recording))?;
         let (state, why) = finished_state(self.settings.delivers);
+        let kept: Vec<i64> = waiting.iter().map(|one| sql(one.id.0)).collect();
+        let kept = serde_json::to_string(&kept).expect("numbers");
         self.durably("finishing what a crash left open", |transaction| {
             transaction.execute(
-                "UPDATE file SET state = ?1, why = ?2 WHERE state = ?3",
-                params![state as u8, why, FileState::Recording as u8],
+                "UPDATE file SET state = ?1, why = ?2 WHERE state = ?3 AND NOT (format = ?4
+                 AND recording IN (SELECT value FROM json_each(?5)))",
+                params![state as u8, why, FileState::Recording as u8, FileFormat::Hls as u8, kept],
             )?;
             transaction.execute(
                 "UPDATE file SET state = ?1 WHERE state = ?2",
@@ -232,8 +242,22 @@ impl CatalogState {
                  WHERE ended_ms IS NULL",
                 params![now_ms],
             )?;
-            transaction.execute("UPDATE recording SET ended = 1 WHERE ended = 0", [])
+            transaction.execute(
+                "UPDATE gap SET until_ms = max(?1, from_ms), media_ms = max(?1 - from_ms, 0)
+                 WHERE until_ms IS NULL",
+                params![now_ms],
+            )?;
+            transaction.execute(
+                "UPDATE decision SET until_ms = ?1 WHERE until_ms IS NULL",
+                params![now_ms],
+            )?;
+            transaction.execute(
+                "UPDATE recording SET ended = 1 WHERE ended = 0
+                 AND id NOT IN (SELECT value FROM json_each(?1))",
+                params![kept],
+            )
         })?;
+        self.waiting = waiting;
         Ok(())
     }
 }
@@ -267,7 +291,7 @@ fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> 
 }
 
 /// A segment as it was handed to the writer once, as far as the header tells.
-fn segment_start(header: &SegmentHeader) -> SegmentStart {
+pub(in crate::ring) fn segment_start(header: &SegmentHeader) -> SegmentStart {
     SegmentStart {
         session: Arc::new(SessionStart {
             id: header.session,

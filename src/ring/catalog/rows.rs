@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::domain::ids::FileId;
+use crate::domain::ids::{FileId, SessionId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, ClockQuality, Instant};
 use crate::ring::catalog::open::{FileState, OpenFile, OpenSegment, RecordingStart};
@@ -69,18 +69,18 @@ pub(super) fn insert_session(
 pub(super) fn insert_recording(
     transaction: &Transaction<'_>,
     stream: i64,
-    session: &SessionStart,
+    session: SessionId,
     recording: &RecordingStart,
 ) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "INSERT OR IGNORE INTO recording (id, stream, session, content)
-             VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO recording (id, stream, session, content) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET ended = 0, paused = NULL",
         )?
         .execute(params![
             sql(recording.id.0),
             stream,
-            sql(session.id.0),
+            sql(session.0),
             serde_json::to_string(&recording.content).expect("plain fields")
         ])?;
     Ok(())
@@ -136,8 +136,8 @@ pub(super) fn store_span(
     if let Some(span) = open.span.take() {
         transaction
             .prepare_cached(
-                "INSERT INTO span (file, place, slot, generation, segment, start, end)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO span (file, place, slot, generation, segment, start, end, past)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 sql(open.id.0),
@@ -146,16 +146,13 @@ pub(super) fn store_span(
                 sql(span.place.generation.0),
                 sql(span.segment_offset),
                 sql(span.start),
-                sql(span.end)
+                sql(span.end),
+                open.past
             ])?;
         open.spans_stored += 1;
         transaction
             .prepare_cached("UPDATE file SET end_ms = ?2, duration_ms = ?3 WHERE id = ?1")?
-            .execute(params![
-                sql(open.id.0),
-                wall_at(open.start, open.last_arrival),
-                open.duration_ms()
-            ])?;
+            .execute(params![sql(open.id.0), open.end_ms, open.duration_ms()])?;
     }
     Ok(())
 }

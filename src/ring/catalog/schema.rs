@@ -87,6 +87,13 @@ CREATE TABLE push (
     width INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX push_began ON push (began_ms);
 CREATE INDEX push_stream ON push (stream, began_ms);
+-- What was decided about a stream while it was live, as JSON.
+CREATE TABLE decision (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, boot_id BLOB NOT NULL,
+    boot_ms INTEGER NOT NULL, from_ms INTEGER NOT NULL, until_ms INTEGER,
+    content TEXT NOT NULL);
+CREATE INDEX decision_stream ON decision (stream, from_ms);
+CREATE INDEX gap_stream ON gap (stream, from_ms);
 -- A span that was taken from the past is not told by the seals of its fragments.
 ALTER TABLE span ADD COLUMN past INTEGER NOT NULL DEFAULT 0;
 -- A recording that waits for its stream: since when, on which clocks; NULL while it does not.

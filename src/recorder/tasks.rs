@@ -1,0 +1,212 @@
+//! Tasks: opened when their window opens, first with what the ring has of it already, then with what
+//! comes; ended by the stage they are on. And what else is due as time passes.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use tracing::{error, info};
+
+use crate::domain::ids::RecordingId;
+use crate::domain::matching::Decision;
+use crate::domain::programme::Why;
+use crate::domain::recording::{Recording, RecordingPlan};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::task::{Standing, Task};
+use crate::domain::time::{ClockQuality, Moment};
+use crate::recorder::stage::Stage;
+use crate::recorder::stream::lock;
+use crate::recorder::{Recorder, SETTLED_AFTER_MS, file_plans, locked};
+use crate::ring::RingError;
+use crate::ring::catalog::open::{RecordingContent, RecordingStart, TaskMark};
+use crate::ring::past::PastFrom;
+
+/// A task that is to be opened on a stream.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    task: Arc<Task>,
+    key: StreamKey,
+}
+
+impl Recorder {
+    /// Time passes: to be called each second or so, and when the API has set something. Gives the
+    /// tasks that are to be opened now, which may block ([`open`](Self::open)).
+    #[must_use]
+    pub fn tick(&self, now: Moment) -> Vec<Opening> {
+        locked(&self.later).last = Some(now);
+        self.end_what_is_settled(now);
+        let sources = self.sources_due();
+        for key in &sources {
+            drop(self.stage(key));
+        }
+        let stages: Vec<(StreamKey, Arc<Mutex<Stage>>)> =
+            locked(&self.stages).iter().map(|(key, stage)| (key.clone(), stage.clone())).collect();
+        for (key, stage) in &stages {
+            lock(stage).tick(self, now, sources.contains(key));
+        }
+        let openings = self.openings(now, &stages);
+        drop(stages);
+        // A stage that somebody holds is not idle, whatever it looks like.
+        locked(&self.stages).retain(|key, stage| {
+            Arc::strong_count(stage) > 1 || sources.contains(key) || !lock(stage).is_idle()
+        });
+        openings
+    }
+
+    /// Opens a task on a stream: with what the ring has of its window, then with what comes. Blocks
+    /// on flash.
+    ///
+    /// # Errors
+    /// The ring fails; the task is opened again later.
+    pub fn open(&self, opening: &Opening, now: Moment) -> Result<(), RingError> {
+        let opened = self.open_on(opening, now);
+        if opened.is_err() {
+            locked(&self.later).opened.remove(&(opening.task.id(), opening.key.clone()));
+        }
+        opened
+    }
+
+    fn open_on(&self, opening: &Opening, now: Moment) -> Result<(), RingError> {
+        let Opening { task, key } = opening;
+        let start = self.start_of(task, key);
+        let id = start.id;
+        let mut plan = RecordingPlan::of_template(id, &task.template, self.settings.hls_clip_max_s);
+        plan.audio_only = task.audio_only;
+        let until = self.ring.catalog.call_blocking(move |state| state.recorded_until(id))?;
+        if task.is_of_the_past() && until.is_some() {
+            return Ok(());
+        }
+        let from = until.map_or(PastFrom::KeyBefore(task.start_ms), PastFrom::After);
+        let stage = self.stage(key);
+        let live = lock(&stage).session().map(|(session, _)| session);
+        let recording = Recording::new(plan);
+        info!(stream = %key, task = %task.id(), recording = %id, "task begins");
+        let past = self.ring.record_past(key, &start, recording, from, task.end_ms, live)?;
+        if task.is_of_the_past() {
+            self.end_later(vec![id], now);
+            return Ok(());
+        }
+        let mut stage = lock(&stage);
+        if task.standing(now) != Standing::Open {
+            self.end_later(vec![id], now);
+            return Ok(());
+        }
+        if past.last.is_none() {
+            self.enter_start(key, start);
+        }
+        let flow_continue_s = task.template.flow_continue_s;
+        let why = Why::Task { id: task.id(), flow_continue_s, opened: now };
+        stage.open_task(past.recording, why, past.last);
+        Ok(())
+    }
+
+    /// Whether the window of a task turned out to have nothing of what was recorded for it while
+    /// nobody knew the time.
+    pub(super) fn is_elsewhere(&self, task: &Task, opened: Moment, now: Moment) -> bool {
+        let blind = opened.at.wall.quality == ClockQuality::Untrusted;
+        let (true, Some(wall), None) = (blind, now.trusted_wall(), task.stopped_ms) else {
+            return false;
+        };
+        let lasted_ms = now.at.boot.since(opened.at.boot).as_millis();
+        let lasted_ms = i64::try_from(lasted_ms).unwrap_or(i64::MAX);
+        opened.boot_id == now.boot_id && !task.covers(wall.0.saturating_sub(lasted_ms), wall.0)
+    }
+
+    /// Cameras that the rules want recorded.
+    fn sources_due(&self) -> HashSet<StreamKey> {
+        let rules = self.rules.load();
+        let due =
+            rules.table.sources().into_iter().filter(|(_, source)| {
+                matches!(rules.table.resolve(&source.key), Decision::Record(_))
+            });
+        due.map(|(_, source)| source.key.clone()).collect()
+    }
+
+    /// Tasks whose window is open, on the streams that they are not open on yet.
+    fn openings(&self, now: Moment, stages: &[(StreamKey, Arc<Mutex<Stage>>)]) -> Vec<Opening> {
+        let service = self.service.load();
+        let mut openings = Vec::new();
+        for task in service.tasks.iter() {
+            let is_open = task.standing(now) == Standing::Open;
+            if !is_open && !task.is_of_the_past() {
+                continue;
+            }
+            let mut keys: Vec<StreamKey> = stages
+                .iter()
+                .map(|(key, _)| key)
+                .filter(|key| task.covers_key(key))
+                .cloned()
+                .collect();
+            if let Ok(key) = StreamKey::new(&task.domain, &task.app, &task.stream)
+                && !keys.contains(&key)
+            {
+                keys.push(key);
+            }
+            if task.mixed {
+                keys.retain(|key| service.mixes.makes(key.stream()));
+            }
+            for key in keys {
+                if task.deleted && !is_on(stages, &key, task) {
+                    continue;
+                }
+                if locked(&self.later).opened.insert((task.id(), key.clone())) {
+                    openings.push(Opening { task: task.clone(), key });
+                }
+            }
+        }
+        let known = |id| service.tasks.any(id).is_some();
+        locked(&self.later).opened.retain(|(id, _)| known(*id));
+        openings
+    }
+
+    fn start_of(&self, task: &Task, key: &StreamKey) -> RecordingStart {
+        let content = RecordingContent {
+            template: task.template.name.clone(),
+            rule: format!("task {}", task.id),
+            layer: String::new(),
+            revision: 0,
+            files: file_plans(&task.template),
+            content: Some(task.template.clone()),
+            template_id: task.template_id,
+            task: Some(TaskMark { id: task.id, name: task.name.clone(), family: task.family }),
+            audio_only: task.audio_only,
+        };
+        RecordingStart { id: task.recording_of(key), content }
+    }
+
+    fn enter_start(&self, key: &StreamKey, start: RecordingStart) {
+        let key = key.clone();
+        self.post("a task's recording could not be entered", move |state| {
+            state.enter_recording(&key, &start)
+        });
+    }
+
+    /// Ends recordings that are over, once everything of them is durable.
+    fn end_what_is_settled(&self, now: Moment) {
+        let settled =
+            |since: &Moment| now.at.boot.0.saturating_sub(since.at.boot.0) > SETTLED_AFTER_MS;
+        let mut later = locked(&self.later);
+        let take = |list: &mut Vec<(RecordingId, Moment)>| -> Vec<RecordingId> {
+            list.extract_if(.., |(_, since)| settled(since)).map(|(id, _)| id).collect()
+        };
+        let (over, discarded) = (take(&mut later.over), take(&mut later.discarded));
+        drop(later);
+        if !over.is_empty() {
+            self.post("recordings could not be ended", move |state| state.end_recordings(&over));
+        }
+        if !discarded.is_empty() {
+            self.post("recordings could not be discarded", move |state| {
+                state.discard_recordings(&discarded)
+            });
+        }
+    }
+}
+
+fn is_on(stages: &[(StreamKey, Arc<Mutex<Stage>>)], key: &StreamKey, task: &Task) -> bool {
+    let stage = stages.iter().find(|(of, _)| of == key).map(|(_, stage)| stage);
+    stage.is_some_and(|stage| lock(stage).programme().tasks().any(|id| id == task.id()))
+}
+
+/// For those who only log.
+pub fn log_failure(opening: &Opening, problem: &RingError) {
+    error!(stream = %opening.key, task = %opening.task.id(), %problem, "a task could not be opened");
+}

@@ -1,0 +1,72 @@
+//! Sessions and recordings as they begin and go on, and what goes missing in them.
+
+use rusqlite::Transaction;
+
+use crate::domain::ids::RecordingId;
+use crate::domain::time::Instant;
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::open::RecordingStart;
+use crate::ring::catalog::rows::{insert_gap, insert_recording, insert_session, sql};
+use crate::ring::fragment::SessionStart;
+
+impl CatalogState {
+    /// Enters a session and recordings that begin in it, before their first fragment.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn begin_session(
+        &mut self,
+        session: &SessionStart,
+        recordings: &[RecordingStart],
+    ) -> Result<(), RingError> {
+        self.in_transaction("entering a session", |transaction| {
+            let stream = insert_session(transaction, session)?;
+            recordings
+                .iter()
+                .try_for_each(|start| insert_recording(transaction, stream, session.id, start))
+        })
+    }
+
+    /// Recordings that waited go on.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn resume_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
+        self.in_transaction("resuming recordings", |transaction| {
+            let mut resume = transaction
+                .prepare_cached("UPDATE recording SET paused = NULL, ended = 0 WHERE id = ?1")?;
+            recordings.iter().try_for_each(|id| resume.execute([sql(id.0)]).map(|_| ()))
+        })
+    }
+
+    /// Enters an interval of missing media into the gap ledger.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn enter_gap(
+        &mut self,
+        session: &SessionStart,
+        from: Instant,
+        media_ms: i64,
+        cause: &str,
+    ) -> Result<(), RingError> {
+        self.in_transaction("entering a gap", |transaction| {
+            insert_gap(transaction, session, from, media_ms, cause)
+        })
+    }
+
+    pub(super) fn in_transaction(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), RingError> {
+        self.db
+            .transaction()
+            .and_then(|transaction| {
+                work(&transaction)?;
+                transaction.commit()
+            })
+            .map_err(RingError::catalog(what))
+    }
+}

@@ -1,0 +1,277 @@
+//! Files that are taken up again: those that were growing when the box went down, those that wait
+//! for their stream over a restart, and those whose beginning was in the ring before anybody asked
+//! for it.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::domain::files::FileFormat;
+use crate::domain::ids::{
+    FileId, FragmentSequence, RecordingId, SessionId, SlotGeneration, SlotIndex,
+};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::durable::{DurableFragment, Entry};
+use crate::ring::catalog::open::{FileState, OpenFile, OpenSegment, RecordingStart, Span};
+use crate::ring::catalog::rows::{
+    insert_recording, insert_session, sql, store_span, stream_id, unsql,
+};
+use crate::ring::layout::{SealRecording, SlotPlace};
+
+impl Entry<'_> {
+    /// Takes up again a file that was growing when the box went down.
+    pub(super) fn adopt(
+        &mut self,
+        key: (RecordingId, FileFormat),
+        fragment: &DurableFragment,
+    ) -> rusqlite::Result<()> {
+        let seal = &fragment.seal;
+        // A file that a splice carried on was begun in an earlier session.
+        let began_ms = fragment.segment.session.began.wall.unix.0;
+        let adopted = self
+            .transaction
+            .prepare_cached(
+                "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, media_start_ms,
+                 duration_ms,
+                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id),
+                 session, end_ms, coalesce((SELECT past FROM span WHERE span.file = file.id
+                 ORDER BY place DESC LIMIT 1), 0) FROM file WHERE recording = ?1 AND format = ?2 AND state = 0
+                 AND ((session = ?3 AND first_sequence <= ?4) OR (session <> ?3 AND ?5 >
+                 (SELECT began_ms FROM session WHERE session.id = file.session)))
+                 ORDER BY session = ?3 DESC, first_sequence DESC LIMIT 1",
+            )?
+            .query_row(
+                params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0, began_ms],
+                |row| {
+                    let media_start_ms: i64 = row.get(5)?;
+                    let quality =
+                        if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+                    let boot = BootTime(unsql(row.get(2)?));
+                    let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+                    Ok(OpenFile {
+                        id: FileId(unsql(row.get(0)?)),
+                        session: SessionId(unsql(row.get(8)?)),
+                        last_sequence: FragmentSequence(row.get(1)?),
+                        start: Instant { boot, wall },
+                        end_ms: row.get(9)?,
+                        before_ms: 0,
+                        media_start_ms,
+                        media_end_ms: media_start_ms + row.get::<_, i64>(6)?,
+                        spans_stored: row.get(7)?,
+                        span: None,
+                        past: row.get(10)?,
+                        bytes: 0,
+                    })
+                },
+            )
+            .optional()?;
+        if let Some(open) = adopted {
+            self.files.insert(key, open);
+        }
+        Ok(())
+    }
+
+    /// Takes up the HLS file of a recording that waited when the box went down; tells whether there
+    /// is one.
+    pub(super) fn take_up_paused(&mut self, recording: RecordingId) -> rusqlite::Result<bool> {
+        let key = (recording, FileFormat::Hls);
+        if self.files.contains_key(&key) {
+            return Ok(true);
+        }
+        let found = self
+            .transaction
+            .prepare_cached(
+                "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, duration_ms,
+                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id), end_ms
+                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0",
+            )?
+            .query_row(params![sql(recording.0), key.1 as u8], |row| {
+                let quality =
+                    if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+                let boot = BootTime(unsql(row.get(2)?));
+                let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+                Ok(OpenFile {
+                    id: FileId(unsql(row.get(0)?)),
+                    // None of the sessions to come: each has a media clock of its own.
+                    session: SessionId(0),
+                    last_sequence: FragmentSequence(row.get(1)?),
+                    start: Instant { boot, wall },
+                    end_ms: row.get(7)?,
+                    before_ms: row.get(5)?,
+                    media_start_ms: 0,
+                    media_end_ms: 0,
+                    spans_stored: row.get(6)?,
+                    span: None,
+                    past: false,
+                    bytes: 0,
+                })
+            })
+            .optional()?;
+        let there = found.is_some();
+        self.files.extend(found.map(|open| (key, open)));
+        Ok(there)
+    }
+}
+
+/// Gives a file the fragments that lie between its last span, which was taken from the past, and
+/// `fragment`, which is the first that names its recording. If that is of another session, nothing
+/// lies between.
+pub(super) fn catch_up(
+    transaction: &Transaction<'_>,
+    growing: &HashMap<SlotIndex, OpenSegment>,
+    open: &mut OpenFile,
+    fragment: &DurableFragment,
+) -> rusqlite::Result<()> {
+    let seal = &fragment.seal;
+    if open.session != seal.session {
+        return Ok(());
+    }
+    let from: Option<(u32, i64, i64, i64)> = transaction
+        .prepare_cached(
+            "SELECT slot, generation, segment, end FROM span WHERE file = ?1
+             ORDER BY place DESC LIMIT 1",
+        )?
+        .query_row([sql(open.id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .optional()?;
+    let Some((slot, generation, segment, end)) = from else { return Ok(()) };
+    let mut segments = stored_segments(transaction, seal.session, seal.place)?;
+    segments.extend(growing.values().filter(|one| one.session == seal.session).map(|one| {
+        let span =
+            Span { place: one.place, segment_offset: one.start, start: one.media, end: one.end };
+        (one.first_sequence, span)
+    }));
+    segments.sort_by_key(|(first, _)| *first);
+    let at = |span: &Span| {
+        (span.place.slot.0, span.place.generation.0, span.segment_offset)
+            == (slot, unsql(generation), unsql(segment))
+    };
+    let Some(begin) = segments.iter().position(|(_, span)| at(span)) else { return Ok(()) };
+    for (index, (_, mut span)) in segments.into_iter().enumerate().skip(begin) {
+        if index == begin {
+            span.start = unsql(end);
+        }
+        // The fragment itself is in its segment already.
+        if span.place == seal.place && span.segment_offset == u64::from(seal.segment_offset) {
+            span.end = fragment.offset;
+        }
+        if span.start < span.end {
+            open.bytes += span.end - span.start;
+            open.span = Some(span);
+            store_span(transaction, open)?;
+        }
+    }
+    Ok(())
+}
+
+/// The segments of a session that have ended, as whole spans with their first fragments.
+fn stored_segments(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    of_ring: SlotPlace,
+) -> rusqlite::Result<Vec<(FragmentSequence, Span)>> {
+    transaction
+        .prepare_cached(
+            "SELECT slot, generation, start, media, end, first_sequence FROM segment
+             WHERE session = ?1",
+        )?
+        .query_map([sql(session.0)], |row| {
+            let place = SlotPlace {
+                directory: of_ring.directory,
+                slot: SlotIndex(row.get(0)?),
+                generation: SlotGeneration(unsql(row.get(1)?)),
+            };
+            let span = Span {
+                place,
+                segment_offset: unsql(row.get(2)?),
+                start: unsql(row.get(3)?),
+                end: unsql(row.get(4)?),
+            };
+            Ok((FragmentSequence(row.get(5)?), span))
+        })?
+        .collect()
+}
+
+impl CatalogState {
+    /// Enters fragments that were there before anybody asked for them into a recording's files.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn record_past(
+        &mut self,
+        start: &RecordingStart,
+        fragments: &[(DurableFragment, SealRecording)],
+    ) -> Result<(), RingError> {
+        self.enter_past(|entry| {
+            for (fragment, of_it) in fragments {
+                let session = &fragment.segment.session;
+                let stream = insert_session(entry.transaction, session)?;
+                insert_recording(entry.transaction, stream, session.id, start)?;
+                for format in of_it.formats.iter() {
+                    entry.file(fragment, of_it, format)?;
+                }
+            }
+            // The seals do not tell of them: they must not be only in memory.
+            let mine = entry.files.iter_mut().filter(|((recording, _), _)| *recording == start.id);
+            for (_, open) in mine {
+                store_span(entry.transaction, open)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Enters a recording that no session began.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn enter_recording(
+        &mut self,
+        key: &StreamKey,
+        start: &RecordingStart,
+    ) -> Result<(), RingError> {
+        self.in_transaction("entering a recording", |transaction| {
+            let stream = stream_id(transaction, key)?;
+            insert_recording(transaction, stream, SessionId(0), start)
+        })
+    }
+
+    /// Takes the files of recordings off the list: what was recorded turned out not to be wanted.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn discard_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
+        self.end_recordings(recordings)?;
+        let why = "recorded while the clock was not set; the task's window was elsewhere";
+        self.durably("discarding recordings", |transaction| {
+            for recording in recordings {
+                let id = sql(recording.0);
+                transaction.execute(
+                    "DELETE FROM span WHERE file IN (SELECT id FROM file WHERE recording = ?1
+                     AND state <> 4)",
+                    [id],
+                )?;
+                transaction.execute(
+                    "UPDATE file SET state = ?2, why = ?3 WHERE recording = ?1 AND state <> 4",
+                    params![id, FileState::Evicted as u8, why],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Until when a recording has media, Unix milliseconds; `None` if it has none.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn recorded_until(&self, recording: RecordingId) -> Result<Option<i64>, RingError> {
+        let stored: rusqlite::Result<Option<i64>> = self
+            .db
+            .prepare_cached("SELECT max(end_ms) FROM file WHERE recording = ?1")
+            .and_then(|mut query| query.query_row([sql(recording.0)], |row| row.get(0)));
+        let stored = stored.map_err(RingError::catalog("reading a recording's end"))?;
+        let mine = self.open_files.iter().filter(|((of, _), _)| *of == recording);
+        Ok(stored.max(mine.map(|(_, open)| open.end_ms).max()))
+    }
+}

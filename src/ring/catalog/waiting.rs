@@ -1,0 +1,126 @@
+//! Recordings that wait for their stream over a restart of the box.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::domain::files::FileFormat;
+use crate::domain::ids::{BootId, RecordingId, SessionId};
+use crate::domain::splice::Pause;
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, WallTime};
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::files::stream_key;
+use crate::ring::catalog::open::RecordingContent;
+use crate::ring::catalog::rows::{sql, unsql};
+
+/// A recording whose HLS file goes on if its stream comes back in time.
+#[derive(Debug, Clone)]
+pub struct WaitingRecording {
+    /// Which.
+    pub id: RecordingId,
+    /// Of which stream.
+    pub key: StreamKey,
+    /// What it makes.
+    pub content: RecordingContent,
+    /// Since when it waits.
+    pub pause: Pause,
+    /// Media in its HLS file, in milliseconds.
+    pub hls_ms: i64,
+}
+
+impl CatalogState {
+    /// Hands out the recordings that wait since the box was started.
+    pub fn take_waiting(&mut self) -> Vec<WaitingRecording> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// The recordings by templates that were at work or waiting when the box went down, and are not
+    /// too late by now. Their HLS files are taken up.
+    pub(super) fn recordings_that_wait(
+        &mut self,
+        now: Moment,
+    ) -> Result<Vec<WaitingRecording>, RingError> {
+        let rows = self.unended_recordings();
+        let rows = rows.map_err(RingError::catalog("finding recordings that wait"))?;
+        let mut waiting = Vec::new();
+        for (id, key, content, paused) in rows {
+            let Some(template) = content.content.as_ref().filter(|_| content.task.is_none()) else {
+                continue;
+            };
+            let window_s = template.flow_continue_s;
+            if window_s == 0 || content.plan(FileFormat::Hls).is_none() {
+                continue;
+            }
+            let mut there = false;
+            self.enter_past(|entry| {
+                there = entry.take_up_paused(id)?;
+                Ok(())
+            })?;
+            let open = self.open_files.get(&(id, FileFormat::Hls)).filter(|_| there);
+            let Some(open) = open.cloned() else { continue };
+            let pause = match paused {
+                Some(pause) => Some(pause),
+                None => self
+                    .moment_in(open.session, open.end_ms)
+                    .map_err(RingError::catalog("reading a session"))?
+                    .map(|last| Pause::new(last, window_s)),
+            };
+            let Some(pause) = pause.filter(|pause| !pause.is_over(now)) else { continue };
+            let hls_ms = open.duration_ms();
+            waiting.push(WaitingRecording { id, key, content, pause, hls_ms });
+        }
+        let stored: Vec<(i64, String)> = waiting
+            .iter()
+            .map(|one| (sql(one.id.0), serde_json::to_string(&one.pause).expect("plain fields")))
+            .collect();
+        self.durably("keeping recordings that wait", |transaction| {
+            for (id, pause) in &stored {
+                transaction.execute(
+                    "UPDATE recording SET paused = ?2 WHERE id = ?1",
+                    params![id, pause],
+                )?;
+            }
+            Ok(())
+        })?;
+        Ok(waiting)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the columns of one query")]
+    fn unended_recordings(
+        &self,
+    ) -> rusqlite::Result<Vec<(RecordingId, StreamKey, RecordingContent, Option<Pause>)>> {
+        let mut query = self.db.prepare_cached(
+            "SELECT recording.id, recording.content, recording.paused, stream.domain, stream.app,
+             stream.stream FROM recording JOIN stream ON stream.id = recording.stream
+             WHERE recording.ended = 0",
+        )?;
+        let mut rows = query.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let content: String = row.get(1)?;
+            let paused: Option<String> = row.get(2)?;
+            // What another version of the program wrote is finished, not gone on with.
+            let Ok(content) = serde_json::from_str(&content) else { continue };
+            let paused = paused.and_then(|text| serde_json::from_str(&text).ok());
+            found.push((RecordingId(unsql(row.get(0)?)), stream_key(row, 3)?, content, paused));
+        }
+        Ok(found)
+    }
+
+    /// A wall time of a session, on the clocks of its boot.
+    fn moment_in(&self, session: SessionId, unix_ms: i64) -> rusqlite::Result<Option<Moment>> {
+        self.db
+            .prepare_cached(
+                "SELECT boot_id, began_boot_ms, began_ms, trusted FROM session WHERE id = ?1",
+            )?
+            .query_row([sql(session.0)], |row| {
+                let (began_boot_ms, began_ms): (i64, i64) = (row.get(1)?, row.get(2)?);
+                let boot = BootTime(unsql(began_boot_ms + (unix_ms - began_ms).max(0)));
+                let quality =
+                    if row.get(3)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+                let wall = WallTime { unix: UnixMillis(unix_ms), quality };
+                Ok(Moment { at: Instant { boot, wall }, boot_id: BootId(row.get(0)?) })
+            })
+            .optional()
+    }
+}

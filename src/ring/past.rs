@@ -1,0 +1,239 @@
+//! Recordings of what the ring held before anybody asked for it: the same machine that cuts live
+//! clips runs over the seals of the fragments, and the files are entered as if it had run then.
+
+use std::sync::Arc;
+
+use crate::domain::ids::{FragmentSequence, SessionId};
+use crate::domain::recording::{Boundary, Recording};
+use crate::domain::stream_key::StreamKey;
+use crate::platform::flash::Open;
+use crate::ring::RingError;
+use crate::ring::catalog::clips::RangeSegment;
+use crate::ring::catalog::durable::DurableFragment;
+use crate::ring::catalog::open::RecordingStart;
+use crate::ring::catalog::recover::segment_start;
+use crate::ring::fragment::SegmentStart;
+use crate::ring::handle::Ring;
+use crate::ring::layout::{Seal, SealRecording};
+use crate::ring::scan::{Depth, Scanner};
+
+/// A key frame may lie so much before the time that is asked for, in milliseconds.
+const KEY_BEFORE_MS: i64 = 30_000;
+/// Sound that starts so much later than the fragment before ended left a gap, in milliseconds.
+const AUDIO_GAP_MS: i64 = 100;
+/// Fragments that are entered at once.
+const ENTERED_AT_ONCE: usize = 256;
+
+/// Where a recording of the past begins. Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastFrom {
+    /// At the last key frame at or before a time, else at the first one after it.
+    KeyBefore(i64),
+    /// At the first key frame after a time: what came before it is recorded already.
+    After(i64),
+}
+
+/// What a recording of the past came to.
+#[derive(Debug)]
+pub struct PastEnd {
+    /// The machine after the last fragment that it took.
+    pub recording: Recording,
+    /// That fragment; `None` if the ring had nothing.
+    pub last: Option<(SessionId, FragmentSequence)>,
+}
+
+/// A fragment as it is found in a slot.
+struct Found {
+    segment: Arc<SegmentStart>,
+    seal: Seal,
+    offset: u64,
+    end: u64,
+    /// The first of its segment.
+    leads: bool,
+}
+
+impl Ring {
+    /// Records what the ring holds of a stream from a time on, up to what is durable now or arrived
+    /// before `until_ms`. `live` is the session that is live: all of it is still wanted, even if its
+    /// last durable fragment is older than the time. Blocks on flash.
+    ///
+    /// # Errors
+    /// A slot or the catalog cannot be read. What was entered until then stays.
+    pub fn record_past(
+        &self,
+        key: &StreamKey,
+        start: &RecordingStart,
+        recording: Recording,
+        from: PastFrom,
+        until_ms: i64,
+        live: Option<SessionId>,
+    ) -> Result<PastEnd, RingError> {
+        let asked = key.clone();
+        let begin_ms = match from {
+            PastFrom::KeyBefore(from_ms) => from_ms.saturating_sub(KEY_BEFORE_MS),
+            PastFrom::After(from_ms) => from_ms,
+        };
+        let found =
+            self.catalog.call_blocking(move |state| state.range_spans(&asked, begin_ms, until_ms));
+        let (segments, _lease) = match found {
+            Ok(found) => found,
+            Err(RingError::Gone(_)) => return Ok(PastEnd { recording, last: None }),
+            Err(error) => return Err(error),
+        };
+        let mut search = Search::new(from, live);
+        self.each_fragment(&segments, until_ms, &mut |place, found| {
+            search.look(place, &found.seal)
+        })?;
+        let Some((first_segment, first_offset)) = search.begin() else {
+            return Ok(PastEnd { recording, last: None });
+        };
+        let mut walk = Walk { ring: self, start, recording, last: None, batch: Vec::new() };
+        self.each_fragment(&segments, until_ms, &mut |(segment, offset), found| {
+            if (segment, offset) < (first_segment, first_offset) {
+                return Ok(true);
+            }
+            walk.take(found)
+        })?;
+        walk.enter()?;
+        Ok(PastEnd { recording: walk.recording, last: walk.last.map(|seal| (seal.0, seal.1)) })
+    }
+
+    /// Gives each fragment of the segments to `take`, in order, with its place, until it has enough.
+    fn each_fragment(
+        &self,
+        segments: &[RangeSegment],
+        until_ms: i64,
+        take: &mut dyn FnMut((usize, u64), Found) -> Result<bool, RingError>,
+    ) -> Result<(), RingError> {
+        for (index, RangeSegment { span, .. }) in segments.iter().enumerate() {
+            let slot = span.slot();
+            let file = self.slots.open(slot, Open::Read)?;
+            let scanner = Scanner::new(&*file, self.identity.slot_bytes, Depth::Seals);
+            let Some(segment) = scanner.segment_start(span.segment_offset, span.place) else {
+                continue;
+            };
+            let shared = Arc::new(segment_start(&segment.header));
+            let mut offset = span.start;
+            while offset < span.end {
+                let fragment = scanner
+                    .fragment(offset, span.place, &segment)
+                    .map_err(|what| RingError::Damaged { slot, offset, what })?;
+                if fragment.seal.first_arrival.wall.unix.0 > until_ms {
+                    return Ok(());
+                }
+                let end = fragment.end;
+                let found = Found {
+                    segment: shared.clone(),
+                    seal: fragment.seal,
+                    offset,
+                    end,
+                    leads: offset == segment.media_offset,
+                };
+                if !take((index, offset), found)? {
+                    return Ok(());
+                }
+                offset = end;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks for the fragment at which a recording of the past begins.
+struct Search {
+    from: PastFrom,
+    live: Option<SessionId>,
+    candidate: Option<(usize, u64)>,
+    session: Option<SessionId>,
+    /// The candidate's session reaches the time that is asked for.
+    reaches: bool,
+    found: Option<(usize, u64)>,
+}
+
+impl Search {
+    fn new(from: PastFrom, live: Option<SessionId>) -> Self {
+        Search { from, live, candidate: None, session: None, reaches: false, found: None }
+    }
+
+    /// Whether to go on looking.
+    fn look(&mut self, place: (usize, u64), seal: &Seal) -> Result<bool, RingError> {
+        let arrived_ms = seal.first_arrival.wall.unix.0;
+        if self.session != Some(seal.session) {
+            (self.session, self.candidate, self.reaches) = (Some(seal.session), None, false);
+        }
+        let from_ms = match self.from {
+            PastFrom::After(after_ms) => {
+                if arrived_ms > after_ms && seal.key {
+                    self.found = Some(place);
+                }
+                return Ok(self.found.is_none());
+            }
+            PastFrom::KeyBefore(from_ms) => from_ms,
+        };
+        if arrived_ms <= from_ms {
+            let lasts = seal.last_arrival.since(seal.first_arrival.boot).as_millis();
+            let ends_ms = arrived_ms.saturating_add(i64::try_from(lasts).unwrap_or(i64::MAX));
+            self.reaches = ends_ms >= from_ms || self.live == Some(seal.session);
+            if seal.key {
+                self.candidate = Some(place);
+            }
+            return Ok(true);
+        }
+        self.found = self.candidate.or(seal.key.then_some(place));
+        Ok(self.found.is_none())
+    }
+
+    fn begin(self) -> Option<(usize, u64)> {
+        self.found.or(self.candidate.filter(|_| self.reaches))
+    }
+}
+
+/// Runs the machine over the fragments, and enters what it makes.
+struct Walk<'a> {
+    ring: &'a Ring,
+    start: &'a RecordingStart,
+    recording: Recording,
+    /// Session, sequence and end of media of the last fragment, and its tracks.
+    last: Option<(SessionId, FragmentSequence, i64, Arc<SegmentStart>)>,
+    batch: Vec<(DurableFragment, SealRecording)>,
+}
+
+impl Walk<'_> {
+    fn take(&mut self, found: Found) -> Result<bool, RingError> {
+        let Found { segment, seal, offset, end, leads } = found;
+        let before = self.last.as_ref().filter(|last| last.0 == seal.session);
+        let breaks = leads && segment.discontinuity && before.is_some();
+        let same_tracks = before.is_some_and(|last| last.3.tracks == segment.tracks);
+        let gap = before.is_some_and(|last| seal.media_start_ms > last.2 + AUDIO_GAP_MS);
+        let step = self.recording.step(&Boundary {
+            key: seal.key,
+            media_ms: seal.media_start_ms,
+            new_params: breaks && !same_tracks,
+            new_timeline: breaks && same_tracks,
+            audio_gap: gap,
+            first: before.is_none(),
+            ..Boundary::default()
+        });
+        self.last = Some((seal.session, seal.sequence, seal.media_end_ms, segment.clone()));
+        if step.recorded {
+            let of_it = SealRecording {
+                recording: self.start.id,
+                formats: self.recording.open_formats(),
+                begins: step.begins,
+            };
+            self.batch.push((DurableFragment { segment, seal, offset, end }, of_it));
+            if self.batch.len() == ENTERED_AT_ONCE {
+                self.enter()?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn enter(&mut self) -> Result<(), RingError> {
+        let (batch, start) = (std::mem::take(&mut self.batch), self.start.clone());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.ring.catalog.call_blocking(move |state| state.record_past(&start, &batch))
+    }
+}
