@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod backoff;
+pub mod contract_time;
 pub mod decode_order;
 pub mod document;
 pub mod due;

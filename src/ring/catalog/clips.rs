@@ -94,6 +94,10 @@ impl CatalogState {
                     end: open.end,
                 };
                 let (first_ms, last_ms) = (open.first_ms, open.last_ms);
+                // The end of its session has stored it as it stood then.
+                segments.retain(|known| {
+                    (known.span.place, known.span.segment_offset) != (open.place, open.start)
+                });
                 segments.push(RangeSegment { span, first_ms, last_ms });
             }
         }
