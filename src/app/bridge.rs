@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::domain::sample::{Sample, Track, TrackId};
+use crate::domain::stream_key::StreamKey;
 use crate::domain::time::Moment;
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, StreamSink};
 use crate::platform::clock::Clock;
@@ -64,6 +65,14 @@ impl RecorderIntake {
 }
 
 impl Intake for RecorderIntake {
+    fn place(&self, key: &StreamKey, query: &str) -> StreamKey {
+        // No stream has a name with a `?` in it, so nobody else's place is this one.
+        let beside = self.recorder.mixer_of(key, query).and_then(|mix| {
+            StreamKey::new(key.domain(), key.app(), &format!("{}?mix={mix}", key.stream())).ok()
+        });
+        beside.unwrap_or_else(|| key.clone())
+    }
+
     fn admit(&self, arrival: &Arrival) -> Result<Box<dyn StreamSink>, Refusal> {
         if self.shutdown.is_cancelled() {
             return Err(Refusal::Unavailable("it is shutting down".to_owned()));

@@ -91,6 +91,12 @@ pub trait Intake: Send + Sync {
     /// # Errors
     /// The stream is refused.
     fn admit(&self, arrival: &Arrival) -> Result<Box<dyn StreamSink>, Refusal>;
+    /// The place of which there is one: two publishers with the same one are rivals. Publishers of
+    /// one key may have places of their own, such as a mixer beside the original.
+    fn place(&self, key: &StreamKey, query: &str) -> StreamKey {
+        let _ = query;
+        key.clone()
+    }
 }
 
 /// Where one stream's media goes. Calls never block and never wait.

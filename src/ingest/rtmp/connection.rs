@@ -284,8 +284,9 @@ impl Connection {
             self.refuse("NetStream.Publish.Denied", &why);
             return Err(Close::Denied(why));
         }
+        let place = self.context.intake.place(&key, &query);
         let admitted = tokio::select! {
-            admitted = self.context.admission.admit(&key) => admitted,
+            admitted = self.context.admission.admit(&place) => admitted,
             () = self.context.shutdown.cancelled() => return Err(Close::Cancelled),
         };
         let peer = self.peer.to_string();
