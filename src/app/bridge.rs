@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::app::online::{Online, OnlineEntry};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::Moment;
@@ -18,19 +19,26 @@ use crate::platform::random::random_u64;
 use crate::recorder::stream::LiveStream;
 use crate::recorder::tasks::log_failure;
 use crate::recorder::{Beginning, Recorder};
+use crate::ring::catalog::pushes::PushEnd;
 
 /// Gives the streams of ingest to the recorder.
 pub struct RecorderIntake {
     recorder: Arc<Recorder>,
     clock: Arc<dyn Clock>,
+    online: Arc<Online>,
     shutdown: CancellationToken,
 }
 
 impl RecorderIntake {
-    /// An intake over a recorder; streams are told to end at `shutdown`.
+    /// An intake over a recorder; streams are told to end at `shutdown`, and when they are cut.
     #[must_use]
-    pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
-        RecorderIntake { recorder: Arc::new(recorder), clock, shutdown }
+    pub(super) fn new(
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        online: Arc<Online>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        RecorderIntake { recorder: Arc::new(recorder), clock, online, shutdown }
     }
 }
 
@@ -77,6 +85,11 @@ impl Intake for RecorderIntake {
         if self.shutdown.is_cancelled() {
             return Err(Refusal::Unavailable("it is shutting down".to_owned()));
         }
+        let cancelled = self.shutdown.child_token();
+        let online = self.online.enter(arrival, String::new(), cancelled.clone());
+        if let Some(cut) = online.was_cut() {
+            return Err(Refusal::Unavailable(cut.cause.to_owned()));
+        }
         let beginning = Beginning {
             key: arrival.key.clone(),
             protocol: match arrival.protocol {
@@ -89,8 +102,8 @@ impl Intake for RecorderIntake {
         };
         let stream = LiveStream::begin(self.recorder.clone(), beginning, &mut random_u64)
             .map_err(|_| Refusal::Full)?;
-        let (clock, cancelled) = (self.clock.clone(), self.shutdown.child_token());
-        Ok(Box::new(RecorderSink { stream, clock, cancelled }))
+        let clock = self.clock.clone();
+        Ok(Box::new(RecorderSink { stream, clock, cancelled, online }))
     }
 }
 
@@ -98,6 +111,7 @@ struct RecorderSink {
     stream: LiveStream,
     clock: Arc<dyn Clock>,
     cancelled: CancellationToken,
+    online: OnlineEntry,
 }
 
 impl StreamSink for RecorderSink {
@@ -130,6 +144,9 @@ impl StreamSink for RecorderSink {
     }
 
     fn end(self: Box<Self>, cause: EndCause) {
-        self.stream.end(&cause.to_string(), self.clock.now());
+        let told = cause.to_string();
+        let cause = self.online.was_cut().map_or(told, |cut| cut.cause.to_owned());
+        self.stream.end(&cause, self.clock.now());
+        self.online.ended(PushEnd { cause, ..PushEnd::default() });
     }
 }

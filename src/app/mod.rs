@@ -3,6 +3,7 @@
 
 mod bridge;
 mod decisions;
+mod online;
 mod publish_check;
 mod rules;
 mod sources;
@@ -22,6 +23,8 @@ use tracing::{info, warn};
 use crate::api::control::ControlSocket;
 use crate::app::bridge::RecorderIntake;
 use crate::app::decisions::BoxDecisions;
+use crate::app::online::Online;
+use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
@@ -174,13 +177,18 @@ async fn serve(
     let settings = recorder_settings(&config.ring, &ring.identity);
     let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
     let clock = platform.clock.clone();
-    let intake = Arc::new(RecorderIntake::new(recorder, clock.clone(), shutdown.clone()));
+    let service = ring.catalog.call(|state| Ok(state.service())).await?;
+    let online = Online::open(ring.catalog.clone(), clock.clone()).await?;
+    let intake =
+        Arc::new(RecorderIntake::new(recorder, clock.clone(), online.clone(), shutdown.clone()));
     let admission = Admission::new(clock.clone());
 
     let control = ControlSocket::bind(&config.ring.path).map_err(AppError::ControlSocket)?;
     let streams = TaskTracker::new();
     let ends_streams = shutdown.clone().drop_guard();
-    let rtmp = listen(&config, &platform, &intake, &admission, &streams, &shutdown).await?;
+    let publishers = Publishers::new(config.rtmp.push_key.clone(), service.clone(), clock.clone());
+    let ports = (intake.clone(), admission.clone(), Arc::new(publishers));
+    let rtmp = listen(&config, &platform, ports, &streams, &shutdown).await?;
     let web = Web::bind(&config.api, &*platform.net).await?;
     let addresses = Ready { rtmp, api: web.as_ref().map(|web| web.addr) };
     let wake = Arc::new(Notify::new());
@@ -199,7 +207,9 @@ async fn serve(
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {
         let (ring, live, board) = (ring.clone(), live.clone(), board.clone());
-        let parts = WebParts { ring, clock: clock.clone(), live, board };
+        let (limits, push_key) = (config.limits, config.rtmp.push_key);
+        let clock = clock.clone();
+        let parts = WebParts { ring, clock, live, board, service, online, limits, push_key };
         web.start(parts, &after_streams, &background);
     }
     let decisions = Arc::new(BoxDecisions { rules: in_force, live, board, clock });
@@ -287,23 +297,16 @@ fn recorder_settings(config: &RingConfig, identity: &RingIdentity) -> RecorderSe
 async fn listen(
     config: &Config,
     platform: &Platform,
-    intake: &Arc<RecorderIntake>,
-    admission: &Admission,
+    (intake, admission, check): (Arc<RecorderIntake>, Admission, Arc<Publishers>),
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<Option<SocketAddr>, AppError> {
     let Some(addr) = config.rtmp.listen else { return Ok(None) };
     let failed = |source| AppError::Listen { addr, what: "rtmp", source };
-    let listener = RtmpListener::bind(
-        &*platform.net,
-        addr,
-        platform.clock.clone(),
-        intake.clone(),
-        admission.clone(),
-        publish_check::publish_check(&config.rtmp.push_key, platform.clock.clone()),
-    )
-    .await
-    .map_err(failed)?;
+    let listener =
+        RtmpListener::bind(&*platform.net, addr, platform.clock.clone(), intake, admission, check)
+            .await
+            .map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     tasks.spawn(listener.run(tasks.clone(), shutdown.clone()));
     Ok(Some(bound))

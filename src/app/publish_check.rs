@@ -1,71 +1,70 @@
-//! Who may push: the key of `[rtmp]`, the clock, and the log of refusals.
+//! Who may push: the keys of the domain, the ban of the stream, the clock, and the log of refusals.
 //!
-//! Refusals are logged at most once in [`LOG_EVERY`], with the number of those in between, so that
-//! guessing does not fill the log; neither secrets nor the query are in it.
+//! The keys come first, so that a stranger does not learn which streams are banned. Refusals are
+//! logged at most once in [`LOG_EVERY`](crate::domain::log_pace::LOG_EVERY), with the number of
+//! those in between, so that guessing does not fill the log; neither secrets nor the query are in
+//! it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tracing::warn;
 
+use crate::domain::log_pace::LogPace;
 use crate::domain::secret::Secret;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::BootTime;
-use crate::ingest::rtmp::{AnyPublisher, PublishCheck};
+use crate::ingest::rtmp::PublishCheck;
 use crate::platform::clock::Clock;
+use crate::ring::catalog::service::ServiceInForce;
 use crate::wire::cloud::AgeCheck;
-use crate::wire::cloud::push_auth::{PushKeys, PushRefusal};
+use crate::wire::cloud::push_auth::PushKeys;
 
-/// The least time between two lines of the same kind.
-const LOG_EVERY: Duration = Duration::from_secs(10);
-/// A URL is good so long after its `txTime`, in seconds.
-const DELTA_S: u64 = 0;
+/// What a publisher of a banned stream is told.
+const FORBIDDEN: &str = "the stream is forbidden (18/305)";
 
-/// What `[rtmp] push_key` asks for: without a key everybody may publish.
-pub(super) fn publish_check(push_key: &Secret, clock: Arc<dyn Clock>) -> Arc<dyn PublishCheck> {
-    if push_key.is_empty() {
-        return Arc::new(AnyPublisher);
-    }
-    Arc::new(KeyedPublishers {
-        keys: PushKeys::new([push_key.clone()], DELTA_S),
-        clock,
-        refusals: Mutex::default(),
-        skipped: Mutex::default(),
-    })
-}
-
-/// Lets those publish whose URL was made with the key.
-struct KeyedPublishers {
-    keys: PushKeys,
+/// Lets those publish who have a right URL, if the domain asks for one, and no ban.
+pub(super) struct Publishers {
+    push_key: Secret,
+    service: ServiceInForce,
     clock: Arc<dyn Clock>,
     refusals: Mutex<LogPace>,
     skipped: Mutex<LogPace>,
 }
 
-impl PublishCheck for KeyedPublishers {
-    fn check(&self, key: &StreamKey, query: &str) -> Result<(), String> {
-        let now = self.clock.now();
-        match self.keys.check(key.stream(), query, now.wall) {
-            Ok(AgeCheck::Passed) => Ok(()),
-            Ok(AgeCheck::Skipped) => {
-                if let Some(unlogged) = pace(&self.skipped, now.boot) {
-                    warn!(key = %shown(key), unlogged, "publish let in without a look at txTime: the clock is not set");
+impl Publishers {
+    /// Looks at what callers have set; `push_key` is the key of domains without one of their own,
+    /// empty for none.
+    pub(super) fn new(push_key: Secret, service: ServiceInForce, clock: Arc<dyn Clock>) -> Self {
+        let (refusals, skipped) = (Mutex::default(), Mutex::default());
+        Publishers { push_key, service, clock, refusals, skipped }
+    }
+
+    /// Why a push is refused, in words with the code of the contract.
+    fn refusal(&self, key: &StreamKey, query: &str) -> Option<String> {
+        let (now, service) = (self.clock.now(), self.service.load());
+        if let Some(domain) = service.push_keys.asked_for(key.domain(), &self.push_key) {
+            let keys = PushKeys::new([domain.master, domain.backup], u64::from(domain.delta_s));
+            match keys.check(key.stream(), query, now.wall) {
+                Ok(AgeCheck::Passed) => {}
+                Ok(AgeCheck::Skipped) => {
+                    if let Some(unlogged) = pace(&self.skipped, now.boot) {
+                        warn!(key = %shown(key), unlogged, "publish let in without a look at txTime: the clock is not set");
+                    }
                 }
-                Ok(())
-            }
-            Err(refusal) => {
-                self.log(key, refusal, now.boot);
-                Err(refusal.to_string())
+                Err(refusal) => return Some(refusal.to_string()),
             }
         }
+        service.forbids.holding(key, now.wall).map(|_| FORBIDDEN.to_owned())
     }
 }
 
-impl KeyedPublishers {
-    fn log(&self, key: &StreamKey, refusal: PushRefusal, now: BootTime) {
-        if let Some(unlogged) = pace(&self.refusals, now) {
-            warn!(key = %shown(key), why = %refusal, unlogged, "publish refused");
+impl PublishCheck for Publishers {
+    fn check(&self, key: &StreamKey, query: &str) -> Result<(), String> {
+        let Some(why) = self.refusal(key, query) else { return Ok(()) };
+        if let Some(unlogged) = pace(&self.refusals, self.clock.now().boot) {
+            warn!(key = %shown(key), why, unlogged, "publish refused");
         }
+        Err(why)
     }
 }
 
@@ -78,25 +77,6 @@ fn shown(key: &StreamKey) -> String {
     key.to_string()
 }
 
-/// How often a kind of line was held back, and when one was let through.
-#[derive(Debug, Default)]
-struct LogPace {
-    last: Option<BootTime>,
-    held_back: u64,
-}
-
-impl LogPace {
-    /// Whether a line may be written now; says how many were held back since the last one.
-    fn take(&mut self, now: BootTime) -> Option<u64> {
-        if self.last.is_some_and(|last| now.since(last) < LOG_EVERY) {
-            self.held_back += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.held_back))
-    }
-}
-
 fn pace(pace: &Mutex<LogPace>, now: BootTime) -> Option<u64> {
     // Two counters are never half changed.
     pace.lock().unwrap_or_else(PoisonError::into_inner).take(now)
@@ -104,11 +84,18 @@ fn pace(pace: &Mutex<LogPace>, now: BootTime) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+    use serde_json::Value;
+
     use super::*;
     use crate::domain::ids::BootId;
+    use crate::domain::service::limits::ServiceLimits;
+    use crate::domain::service::push_keys::PushKeyEdit;
+    use crate::domain::service::{Changes, Service};
     use crate::domain::time::{ClockQuality, Instant, UnixMillis, WallTime};
     use crate::wire::cloud::push_auth::push_query;
 
+    const DOMAIN: &str = "push.example.com";
     const KEY: &str = "pushkeyexample0001";
     const EXPIRES_S: u32 = 1_700_003_600;
 
@@ -125,13 +112,25 @@ mod tests {
         }
     }
 
+    fn key(stream: &str) -> StreamKey {
+        StreamKey::new(DOMAIN, "live", stream).expect("a key")
+    }
+
+    fn publishers(push_key: &str, service: Service, clock: FixedClock) -> Publishers {
+        let service = Arc::new(ArcSwap::from_pointee(service));
+        Publishers::new(Secret::new(push_key), service, Arc::new(clock))
+    }
+
     fn check(push_key: &str, clock: FixedClock, stream: &str, query: &str) -> Result<(), String> {
-        let key = StreamKey::new("push.example.com", "live", stream).expect("a key");
-        publish_check(&Secret::new(push_key), Arc::new(clock)).check(&key, query)
+        publishers(push_key, Service::default(), clock).check(&key(stream), query)
+    }
+
+    fn at(unix_s: i64) -> FixedClock {
+        FixedClock(ClockQuality::Trusted, unix_s)
     }
 
     fn before() -> FixedClock {
-        FixedClock(ClockQuality::Trusted, i64::from(EXPIRES_S))
+        at(i64::from(EXPIRES_S))
     }
 
     #[test]
@@ -141,7 +140,7 @@ mod tests {
         let refused = |clock, stream, query| check(KEY, clock, stream, query).expect_err("refused");
         assert!(refused(before(), "cam02", &right).contains("18/503"));
         assert!(refused(before(), "cam01", "").contains("18/500"));
-        let late = FixedClock(ClockQuality::Trusted, i64::from(EXPIRES_S) + 1);
+        let late = at(i64::from(EXPIRES_S) + 1);
         assert!(refused(late, "cam01", &right).contains("18/501"));
         let never_set = FixedClock(ClockQuality::Untrusted, i64::from(EXPIRES_S) + 1);
         assert_eq!(check(KEY, never_set, "cam01", &right), Ok(()));
@@ -153,21 +152,63 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_paced_and_the_rest_is_counted() {
-        let mut pace = LogPace::default();
-        let every = u64::try_from(LOG_EVERY.as_millis()).expect("small");
-        assert_eq!(pace.take(BootTime(5)), Some(0));
-        for now in 6..16 {
-            assert_eq!(pace.take(BootTime(now)), None);
+    fn keys_of_the_domain_decide_every_case_of_the_vectors() {
+        let vectors = include_str!("../../tests/data/contracts/push_auth.json");
+        let vectors: Value = serde_json::from_str(vectors).expect("JSON");
+        let cases = vectors["verification"].as_array().expect("cases");
+        assert_eq!(cases.len(), 10, "the vectors are complete");
+        for case in cases {
+            let secret = |name: &str| Some(Secret::new(case[name].as_str().expect("text")));
+            let delta_s = case["auth_delta"].as_u64().and_then(|delta| u32::try_from(delta).ok());
+            let edit = PushKeyEdit {
+                enabled: Some(true),
+                master: secret("master_key"),
+                backup: secret("backup_key"),
+                delta_s,
+            };
+            let mut service = Service::default();
+            let edited =
+                service.push_keys.edit(DOMAIN, edit, &Secret::default(), &mut Changes::new());
+            edited.expect("made");
+            let pair = |field, name| case[field].as_str().map(|value| format!("{name}={value}"));
+            let pairs = [pair("tx_secret", "txSecret"), pair("tx_time", "txTime")];
+            let query = pairs.into_iter().flatten().collect::<Vec<_>>().join("&");
+            let stream = case["stream_name"].as_str().expect("text");
+            // The key of the configuration is another one: the domain's own win.
+            let publishers = publishers("boxkey", service, at(case["now"].as_i64().expect("s")));
+            let checked = publishers.check(&key(stream), &query);
+            assert_eq!(checked.is_ok(), case["expect"] == "accept", "{case}");
+            if let Err(why) = checked {
+                assert!(why.contains(case["cloud_error_code"].as_str().expect("text")), "{case}");
+            }
         }
-        assert_eq!(pace.take(BootTime(5 + every)), Some(10));
-        assert_eq!(pace.take(BootTime(5 + 2 * every)), Some(0));
+    }
+
+    #[test]
+    fn a_banned_stream_is_refused_after_a_look_at_its_keys() {
+        let banned = |clock: FixedClock| {
+            let mut service = Service::default();
+            let limits = ServiceLimits::default();
+            let now = before().now().wall;
+            let (forbids, changes) = (&mut service.forbids, &mut Changes::new());
+            forbids.forbid(&key("cam01"), None, "", now, &limits, changes).expect("made");
+            publishers(KEY, service, clock)
+        };
+        let right = |stream| push_query(&Secret::new(KEY), stream, u32::MAX);
+        let why = banned(before()).check(&key("cam01"), &right("cam01")).expect_err("banned");
+        assert!(why.contains("18/305"), "{why}");
+        let why = banned(before()).check(&key("cam01"), "").expect_err("a stranger");
+        assert!(why.contains("18/500"), "{why}");
+        assert_eq!(banned(before()).check(&key("cam02"), &right("cam02")), Ok(()));
+        let after = i64::from(EXPIRES_S) + 7 * 86_400;
+        assert_eq!(banned(at(after)).check(&key("cam01"), &right("cam01")), Ok(()));
+        let never_set = FixedClock(ClockQuality::Untrusted, after);
+        assert!(banned(never_set).check(&key("cam01"), &right("cam01")).is_err());
     }
 
     #[test]
     fn a_secret_in_a_stream_name_is_not_shown() {
-        let key = |stream| StreamKey::new("h", "live", stream).expect("a key");
-        assert_eq!(shown(&key("cam01")), "h/live/cam01");
+        assert_eq!(shown(&key("cam01")), "push.example.com/live/cam01");
         assert!(!shown(&key("cam01&txSecret=abcd")).contains("abcd"));
     }
 }

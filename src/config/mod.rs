@@ -3,6 +3,7 @@
 //! themselves. Relative paths start at the folder of the file.
 
 mod control;
+mod limits;
 mod quantity;
 mod ring;
 mod rules_file;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::domain::faults::Faults;
+use crate::domain::service::limits::ServiceLimits;
 use crate::platform::flash::{Flash, Open, SystemFlash};
 
 pub use control::{
@@ -51,6 +53,8 @@ pub struct Config {
     pub upload: Option<UploadConfig>,
     /// `[callback]`
     pub callback: Option<CallbackConfig>,
+    /// `[limits]`
+    pub limits: ServiceLimits,
 }
 
 /// Who the box is and where.
@@ -132,6 +136,7 @@ impl Config {
         let ring = RingConfig::read(section("ring", reading), reading);
         let rtmp = RtmpConfig::read(section("rtmp", reading), reading);
         let api = ApiConfig::read(section("api", reading), reading);
+        let limits = limits::read(section("limits", reading), reading);
         let rules = section("rules", reading);
         let mqtt = file.table("mqtt", reading);
         let rules = RulesConfig::read(rules, mqtt.is_some(), reading);
@@ -142,7 +147,7 @@ impl Config {
             .table("callback", reading)
             .and_then(|section| CallbackConfig::read(section, reading));
         file.finish(reading);
-        Config { identity, ring, rtmp, api, rules, mqtt, upload, callback }
+        Config { identity, ring, rtmp, api, rules, mqtt, upload, callback, limits }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tables of the file, read key by key: faults are collected with line and column, and keys that
 //! nobody took are unknown.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -174,6 +174,29 @@ impl<'a> Section<'a> {
             return Some(*flag);
         }
         let what = format!("is {}, true or false is expected", kind(value.get_ref()));
+        reading.fault(Some(&value.span()), &self.key(key), what);
+        None
+    }
+
+    /// A whole number inside `range`.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        reading: &mut Reading<'_>,
+    ) -> Option<u32> {
+        let value = self.take(key)?;
+        let what = match value.get_ref() {
+            DeValue::Integer(number) => {
+                let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
+                let number = parsed.and_then(|number| u32::try_from(number).ok());
+                match number.filter(|number| range.contains(number)) {
+                    Some(number) => return Some(number),
+                    None => format!("is outside {range:?}"),
+                }
+            }
+            other => format!("is {}, a whole number is expected", kind(other)),
+        };
         reading.fault(Some(&value.span()), &self.key(key), what);
         None
     }

@@ -13,6 +13,7 @@ pub mod file_name;
 pub mod files;
 pub mod ids;
 pub mod limits;
+pub mod log_pace;
 pub mod matching;
 pub mod origin;
 pub mod programme;

@@ -1,15 +1,24 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
+pub mod http;
 pub mod params;
+mod push_keys;
+mod push_lists;
+pub mod streams;
+pub mod throttle;
+pub mod utc_time;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::api::cloud::params::Params;
+use crate::api::cloud::streams::LiveStreams;
+use crate::domain::secret::Secret;
 use crate::domain::service::limits::ServiceLimits;
 use crate::domain::service::{Changes, Refusal, Service};
 use crate::platform::clock::Clock;
+use crate::ring::catalog::service::ServiceInForce;
 use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
@@ -24,6 +33,12 @@ pub struct CloudDesk {
     pub clock: Arc<dyn Clock>,
     /// How much callers may ask for.
     pub limits: ServiceLimits,
+    /// What callers have set, as it is in force.
+    pub service: ServiceInForce,
+    /// The streams that are live.
+    pub online: Arc<dyn LiveStreams>,
+    /// Key of push domains that have none of their own; empty: none.
+    pub push_key: Secret,
 }
 
 impl CloudDesk {
@@ -34,7 +49,24 @@ impl CloudDesk {
     pub async fn act(&self, request: ActionRequest) -> Answer {
         let ActionRequest { action, parameters, .. } = request;
         let params = Params::new(parameters);
-        let _ = params;
+        if let Some(answer) = streams::answer(self, &action, &params).await {
+            return answer;
+        }
+        if let Some(answer) = push_lists::answer(self, &action, &params).await {
+            return answer;
+        }
+        if let Some(answer) = push_keys::answer(self, &action, &params).await {
+            return answer;
+        }
+        Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
+    }
+
+    /// Answers the retired VOD query: the members beside `code` and `message`.
+    ///
+    /// # Errors
+    /// The code and words of the error answer.
+    pub async fn old_vod_query(&self, request: ActionRequest) -> Answer {
+        let action = request.action;
         Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
     }
 

@@ -15,6 +15,7 @@ pub mod history;
 pub mod inventory;
 pub mod ledger;
 pub mod open;
+pub mod pushes;
 pub mod recover;
 pub mod reserve;
 mod rows;

@@ -48,6 +48,8 @@ pub struct Tc3Policy<'a> {
 pub struct Verified<'a> {
     /// Whose it is.
     pub secret_id: &'a str,
+    /// For which service.
+    pub service: &'a str,
     /// Whether its age was judged.
     pub age: AgeCheck,
 }
@@ -129,7 +131,7 @@ pub fn verify<'a>(
     if !same(expected.as_bytes(), given.signature.as_bytes()) {
         return Err(AuthFailure::SignatureFailure);
     }
-    Ok(Verified { secret_id: given.secret_id, age })
+    Ok(Verified { secret_id: given.secret_id, service: given.service, age })
 }
 
 /// Whether something signed at `timestamp_s` (Unix seconds) is near enough to now.

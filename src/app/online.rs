@@ -1,0 +1,222 @@
+//! The streams that are live: pushes and pulls alike, each from its admission to its end.
+//!
+//! Whoever takes a stream enters it and keeps the [`OnlineEntry`]; dropped, it leaves. Each has a
+//! row in the catalog. An entry may be cut from its first moment on: a ban that came between the
+//! look at the publisher's right and the entering is seen here, as it is in force before streams
+//! are cut.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{ClockQuality, Instant};
+use crate::ingest::intake::Arrival;
+use crate::platform::clock::Clock;
+use crate::platform::random::random_u64;
+use crate::ring::RingError;
+use crate::ring::catalog::pushes::{PUSHES_MAX, PushEnd, PushId, PushStart};
+use crate::ring::catalog::service::ServiceInForce;
+use crate::ring::catalog::{Catalog, CatalogState};
+
+/// Rows are thrown away by so many, not with each push.
+const PRUNE_EVERY: u64 = 256;
+/// Digits of a number below the time in it.
+const RANDOM_BITS: u32 = 20;
+/// What is said of a stream whose end nobody told.
+const UNTOLD: PushEnd = PushEnd { cause: String::new(), errcode: 0, width: 0, height: 0 };
+
+/// The table of live streams.
+pub(super) struct Online {
+    table: Mutex<Table>,
+    catalog: Catalog,
+    clock: Arc<dyn Clock>,
+    service: ServiceInForce,
+    /// Rows of this boot may have been entered on a clock that was not set.
+    undated: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    last: i64,
+    entered: u64,
+    live: BTreeMap<PushId, Live>,
+}
+
+/// A stream that is live.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    /// Which one.
+    pub(super) key: StreamKey,
+    /// When it was taken.
+    pub(super) began: Instant,
+    cancelled: CancellationToken,
+    cut: Option<Cut>,
+}
+
+impl Online {
+    /// An empty table over the rows of earlier pushes; those that the last run left open are ended.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    pub(super) async fn open(
+        catalog: Catalog,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, RingError> {
+        let keep = PUSHES_MAX - PRUNE_EVERY;
+        let (service, last) =
+            catalog.call(move |state| Ok((state.service(), state.take_up_pushes(keep)?))).await?;
+        let table = Table { last: last.map_or(0, |last| last.0), ..Table::default() };
+        let undated = AtomicBool::new(true);
+        Ok(Arc::new(Online { table: Mutex::new(table), catalog, clock, service, undated }))
+    }
+
+    /// Enters a stream that is taken, with what was decided about it as JSON. `cancelled` is what
+    /// makes it end, cancelled here when it is cut.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        arrival: &Arrival,
+        decision: String,
+        cancelled: CancellationToken,
+    ) -> OnlineEntry {
+        let began = self.clock.now();
+        let live = Live { key: arrival.key.clone(), began, cancelled, cut: None };
+        let (id, prune) = self.table().insert(live, began);
+        let push = PushStart {
+            id,
+            key: arrival.key.clone(),
+            began,
+            boot_id: self.clock.boot_id(),
+            peer: arrival.peer.clone(),
+            query: arrival.query.clone(),
+            decision,
+        };
+        self.post(began, move |state| {
+            if prune {
+                state.prune_pushes(PUSHES_MAX - PRUNE_EVERY)?;
+            }
+            state.begin_push(&push)
+        });
+        if self.service.load().forbids.holding(&arrival.key, began.wall).is_some() {
+            self.cut(&|key| *key == arrival.key, Cut::FORBIDDEN);
+        }
+        OnlineEntry { online: self.clone(), id, key: arrival.key.clone(), end: None }
+    }
+
+    /// Has the catalog do something about the rows; their times are set right first, once the clock
+    /// is set.
+    fn post(
+        &self,
+        now: Instant,
+        job: impl FnOnce(&mut CatalogState) -> Result<(), RingError> + Send + 'static,
+    ) {
+        let boot_id = self.clock.boot_id();
+        let trusted = now.wall.quality == ClockQuality::Trusted;
+        let date = trusted && self.undated.swap(false, Ordering::Relaxed);
+        if !trusted {
+            self.undated.store(true, Ordering::Relaxed);
+        }
+        self.catalog.post(move |state| {
+            let dated = if date { state.date_pushes(boot_id, now) } else { Ok(()) };
+            if let Err(problem) = dated.and_then(|()| job(state)) {
+                error!(%problem, "the list of pushes is not written");
+            }
+        });
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Gives a stream its number; says whether it is time to throw old rows away.
+    fn insert(&mut self, live: Live, now: Instant) -> (PushId, bool) {
+        // The time is in it so that numbers go on growing over a catalog that was lost, and chance
+        // so that they differ when the clock was set back too.
+        let random = i64::try_from(random_u64() >> (u64::BITS - RANDOM_BITS)).unwrap_or(0);
+        let by_time = (now.wall.unix.0.clamp(0, i64::MAX >> RANDOM_BITS) << RANDOM_BITS) | random;
+        self.last = by_time.max(self.last.saturating_add(1));
+        let id = PushId(self.last);
+        self.live.insert(id, live);
+        self.entered += 1;
+        (id, self.entered.is_multiple_of(PRUNE_EVERY))
+    }
+}
+
+impl LiveStreams for Online {
+    fn live(&self) -> Vec<LiveEntry> {
+        let now = self.clock.now();
+        let mut live: Vec<LiveEntry> = self
+            .table()
+            .live
+            .values()
+            .map(|live| {
+                // By the clock as it is now: it may have been set since.
+                let age_ms = i64::try_from(now.boot.since(live.began.boot).as_millis());
+                let began_ms = now.wall.unix.0.saturating_sub(age_ms.unwrap_or(0));
+                LiveEntry { key: live.key.clone(), began_ms }
+            })
+            .collect();
+        live.sort_by(|a, b| a.key.cmp(&b.key));
+        live
+    }
+
+    fn cut(&self, which: &dyn Fn(&StreamKey) -> bool, cut: Cut) -> usize {
+        let mut cut_off = Vec::new();
+        for live in self.table().live.values_mut() {
+            if live.cut.is_none() && which(&live.key) {
+                live.cut = Some(cut);
+                cut_off.push(live.clone());
+            }
+        }
+        for live in &cut_off {
+            info!(key = %live.key, cause = cut.cause, "the stream is ended");
+            live.cancelled.cancel();
+        }
+        cut_off.len()
+    }
+}
+
+/// A stream in the table, until this is dropped.
+pub(super) struct OnlineEntry {
+    online: Arc<Online>,
+    id: PushId,
+    key: StreamKey,
+    end: Option<PushEnd>,
+}
+
+impl OnlineEntry {
+    /// Why it was cut; `None`: it was not.
+    pub(super) fn was_cut(&self) -> Option<Cut> {
+        self.online.table().live.get(&self.id).and_then(|live| live.cut)
+    }
+
+    /// It ends: `end` is what is said of it, unless it was cut.
+    pub(super) fn ended(mut self, end: PushEnd) {
+        self.end = Some(end);
+    }
+}
+
+impl Drop for OnlineEntry {
+    fn drop(&mut self) {
+        let cut = self.online.table().live.remove(&self.id).and_then(|live| live.cut);
+        let mut end = self.end.take().unwrap_or(UNTOLD);
+        if let Some(cut) = cut {
+            (end.cause, end.errcode) = (cut.cause.to_owned(), cut.errcode);
+        }
+        let (id, now) = (self.id, self.online.clock.now());
+        self.online.post(now, move |state| state.end_push(id, now, &end));
+    }
+}
+
+impl std::fmt::Debug for OnlineEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OnlineEntry({}, {})", self.id.0, self.key)
+    }
+}
