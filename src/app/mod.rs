@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,7 +38,6 @@ use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
 use crate::recorder::live::LiveTable;
-use crate::recorder::rules::Rules;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogSettings;
@@ -172,11 +170,14 @@ async fn serve(
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
     let Parts { platform, config, rules, target, ring, writer_ended } = parts;
-    let in_force = Arc::new(ArcSwap::from_pointee(Rules::first(rules.table())));
+    let clock = platform.clock.clone();
+    let changed = Arc::new(Notify::new());
+    let in_force =
+        rules::in_force(&rules, config.rules.allow_local, &ring.catalog, &clock, changed.clone())
+            .await?;
     let live = Arc::new(LiveTable::default());
     let settings = recorder_settings(&config.ring, &ring.identity);
     let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
-    let clock = platform.clock.clone();
     let service = ring.catalog.call(|state| Ok(state.service())).await?;
     let online = Online::open(ring.catalog.clone(), clock.clone()).await?;
     let intake =
@@ -197,8 +198,9 @@ async fn serve(
     streams.spawn(intake.clone().keep_time(wake, shutdown.clone()));
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
+    let books = (ring.catalog.clone(), clock.clone());
     let following =
-        rules::follow(rules, in_force.clone(), clock.clone(), pullers, shutdown.clone());
+        rules::follow(rules, in_force.clone(), changed, books, pullers, shutdown.clone());
     streams.spawn(following);
 
     let after_streams = TaskTracker::new();

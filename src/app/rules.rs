@@ -1,21 +1,25 @@
-//! The rules in force: read from their file at the start, again on SIGHUP and when the file is
-//! replaced. A file that cannot be used changes nothing.
+//! The rules in force: the file of rules is the lowest layer, read at the start, again on SIGHUP and
+//! when it is replaced; what the API makes lies above it. A file that cannot be used changes nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::sources::Pullers;
 use crate::config::{ConfigFaults, RulesFile};
-use crate::domain::matching::{Layer, RuleTable};
+use crate::domain::matching::RuleTable;
 use crate::domain::rule_set::RuleSet;
-use crate::domain::rule_set::{Apply, ApplyMode};
+use crate::domain::service::layers::SentLayer;
 use crate::platform::clock::Clock;
 use crate::platform::flash::Flash;
-use crate::recorder::rules::RulesInForce;
+use crate::recorder::rules::{Rules, RulesInForce};
+use crate::ring::RingError;
+use crate::ring::catalog::Catalog;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,18 +45,6 @@ impl RulesWatch {
         watch.seen = watch.modified();
         watch.rules = watch.load()?;
         Ok(watch)
-    }
-
-    /// The rules as a table to decide by.
-    pub(super) fn table(&self) -> RuleTable {
-        // A file of rules stands where the fleet's rules would.
-        RuleTable::new(self.rules.iter().map(|rules| (Layer::Fleet, rules)))
-    }
-
-    /// How live sessions take them.
-    fn apply(&self) -> Apply {
-        let restart = Apply { mode: ApplyMode::Restart, within_s: 0, disconnect: false };
-        self.rules.as_ref().map_or(restart, |rules| rules.apply)
     }
 
     fn load(&self) -> Result<Option<RuleSet>, ConfigFaults> {
@@ -87,11 +79,78 @@ impl RulesWatch {
     }
 }
 
-/// Keeps the rules in force and the cameras in step with the file until `shutdown`.
+/// Puts the file's rules and what the API has made in force, and has them follow every change from
+/// then on. `changed` is told of each.
+///
+/// # Errors
+/// The catalog fails.
+pub(super) async fn in_force(
+    watch: &RulesWatch,
+    allow_local: bool,
+    catalog: &Catalog,
+    clock: &Arc<dyn Clock>,
+    changed: Arc<Notify>,
+) -> Result<RulesInForce, RingError> {
+    if !allow_local {
+        let close = |state: &mut crate::ring::catalog::CatalogState| {
+            state.change_service(|service, _| {
+                service.layers.close_local();
+                Ok(())
+            })
+        };
+        // Nothing is refused here.
+        let _ = catalog.call(close).await?;
+    }
+    if let Some(rules) = &watch.rules {
+        hand_in(rules.clone(), catalog, clock).await?;
+    }
+    let clock = clock.clone();
+    catalog
+        .call(move |state| {
+            let table = state.service().load().layers.table().clone();
+            let in_force: RulesInForce =
+                Arc::new(ArcSwap::from_pointee(Rules::first(RuleTable::clone(&table))));
+            let (followed, last) = (in_force.clone(), Mutex::new(table));
+            state.watch_service(Box::new(move |service| {
+                let table = service.layers.table();
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if Arc::ptr_eq(&last, table) {
+                    return;
+                }
+                *last = table.clone();
+                let (apply, since) = (service.layers.apply(), clock.now().boot);
+                let next = followed.load().followed_by(RuleTable::clone(table), apply, since);
+                followed.store(Arc::new(next));
+                changed.notify_one();
+            }));
+            Ok(in_force)
+        })
+        .await
+}
+
+/// Takes a rule set as the lowest layer.
+async fn hand_in(
+    rules: RuleSet,
+    catalog: &Catalog,
+    clock: &Arc<dyn Clock>,
+) -> Result<(), RingError> {
+    let now = clock.now().wall.unix;
+    let change = move |state: &mut crate::ring::catalog::CatalogState| {
+        state.change_service(|service, changes| {
+            service.layers.set(SentLayer::Fleet, rules, now, changes);
+            Ok(())
+        })
+    };
+    // A checked rule set is not refused.
+    catalog.call(change).await.map(drop)
+}
+
+/// Keeps the rules in step with the file, and the cameras with the rules, until `shutdown`.
 pub(super) async fn follow(
     mut watch: RulesWatch,
     in_force: RulesInForce,
-    clock: Arc<dyn Clock>,
+    changed: Arc<Notify>,
+    (catalog, clock): (Catalog, Arc<dyn Clock>),
     mut pullers: Pullers,
     shutdown: CancellationToken,
 ) {
@@ -104,18 +163,21 @@ pub(super) async fn follow(
         }
     };
     loop {
-        let changed = tokio::select! {
+        let reloaded = tokio::select! {
             () = shutdown.cancelled() => return,
+            () = changed.notified() => {
+                pullers.follow(&in_force.load().table);
+                false
+            }
             _ = hangup.recv() => watch.reload(),
             () = tokio::time::sleep(LOOK_EVERY) => {
                 watch.modified().is_some_and(|now| Some(now) != watch.seen) && watch.reload()
             }
         };
-        if changed {
-            let since = clock.now().boot;
-            let next = in_force.load().followed_by(watch.table(), watch.apply(), since);
-            in_force.store(Arc::new(next));
-            pullers.follow(&in_force.load().table);
+        if let Some(rules) = watch.rules.clone().filter(|_| reloaded)
+            && let Err(problem) = hand_in(rules, &catalog, &clock).await
+        {
+            error!(%problem, "the rules could not be put in force, the old ones stay");
         }
     }
 }

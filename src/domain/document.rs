@@ -207,6 +207,20 @@ impl<'a> Fields<'a> {
         (!(self.null_is_absent && *value == Json::Null)).then_some(value)
     }
 
+    /// Whether a member is given.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let given = |value: &Json| !(self.null_is_absent && *value == Json::Null);
+        self.members.iter().any(|(member, value)| *member == name && given(value))
+    }
+
+    /// A member that is not given is a fault.
+    pub fn require(&self, name: &str, faults: &mut Faults) {
+        if !self.has(name) {
+            faults.add_kind(FaultKind::Missing, self.place_of(name), "is missing");
+        }
+    }
+
     /// Opens a member that is an object.
     pub fn object(&mut self, name: &str, faults: &mut Faults) -> Option<Fields<'a>> {
         let value = self.take(name)?;
@@ -242,9 +256,7 @@ impl<'a> Fields<'a> {
         bytes_max: usize,
         faults: &mut Faults,
     ) -> Option<&'a str> {
-        if !self.members.iter().any(|(member, _)| *member == name) {
-            faults.add_kind(FaultKind::Missing, self.place_of(name), "is missing");
-        }
+        self.require(name, faults);
         self.text(name, bytes_max, faults)
     }
 
@@ -274,6 +286,17 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    /// A whole number that must be there.
+    pub fn required_integer(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<i64>,
+        faults: &mut Faults,
+    ) -> Option<i64> {
+        self.require(name, faults);
+        self.integer(name, range, faults)
     }
 
     /// `true` or `false`, also written as a string.
@@ -385,5 +408,17 @@ mod tests {
         assert_eq!(fields.text("d", 9, &mut faults), None);
         fields.finish(&mut faults);
         assert_eq!(faults.to_string(), "c: is `+1`, a whole number is expected");
+    }
+
+    #[test]
+    fn null_is_missing_where_it_is_absent() {
+        let json = parse(r#"{"a": null, "b": null}"#).expect("JSON");
+        let mut faults = Faults::new();
+        let mut fields = Fields::open(&json, "", &mut faults).expect("object").null_is_absent();
+        assert_eq!(fields.required_text("a", 9, &mut faults), None);
+        assert_eq!(fields.required_integer("b", 0..=9, &mut faults), None);
+        assert_eq!(fields.required_integer("c", 0..=9, &mut faults), None);
+        fields.finish(&mut faults);
+        assert_eq!(faults.to_string(), "a: is missing\nb: is missing\nc: is missing");
     }
 }

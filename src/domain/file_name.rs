@@ -3,9 +3,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::faults::quoted;
@@ -18,9 +16,6 @@ pub const DEFAULT_PATTERN: &str = "{StreamID}_{StartYear}-{StartMonth}-{StartDay
 
 /// Longest pattern, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 255;
-
-/// 9999-12-30T22:00:00Z, the end of the calendar; later times are shown as this.
-const SHOWN_MS_MAX: i64 = 253_402_207_200_000;
 
 /// A checked VodFileName pattern. Equal if the text is.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,11 +105,17 @@ impl FileNamePattern {
         &self.text
     }
 
+    /// The pattern as callers give it: empty for the default.
+    #[must_use]
+    pub fn given(&self) -> &str {
+        if self.text == DEFAULT_PATTERN { "" } else { &self.text }
+    }
+
     /// The name of a file of `stream` that holds media from `start` to `end`. Not yet a path: what
     /// stores it must encode it.
     #[must_use]
     pub fn expand(&self, stream: &str, start: UnixMillis, end: UnixMillis) -> String {
-        let (start, end) = (civil(start), civil(end));
+        let (start, end) = (start.civil(), end.civil());
         self.pieces
             .iter()
             .map(|piece| match piece {
@@ -169,12 +170,6 @@ impl Unit {
             Unit::Millisecond => format!("{:03}", time.millisecond()),
         }
     }
-}
-
-/// Calendar time in UTC+8.
-fn civil(time: UnixMillis) -> DateTime {
-    let shown = Timestamp::from_millisecond(time.0.clamp(0, SHOWN_MS_MAX));
-    Offset::constant(8).to_datetime(shown.expect("clamped to the years 1970 to 9999"))
 }
 
 impl TryFrom<String> for FileNamePattern {

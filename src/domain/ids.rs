@@ -44,6 +44,10 @@ number_id! {
     /// The position of a fragment in its session, from 0.
     FragmentSequence(u32)
 }
+number_id! {
+    /// A recording template by the number that the API gives it. Unique on the box, never reused.
+    TemplateNumber(u64)
+}
 
 impl FileId {
     /// The first eight hex digits of the 16-digit form, as used in names.

@@ -136,9 +136,11 @@ impl Decision {
 
 /// All layers, laid over each other. Looking up a stream costs the same whatever the number of
 /// rules.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleTable {
     rules: HashMap<Pattern, Match>,
+    /// Rules that count for nothing, as no layer has their template: layer and template.
+    idle: HashMap<Pattern, (Layer, String)>,
     sources: HashMap<StreamKey, (Layer, Source)>,
     callbacks: HashMap<Pattern, Callback>,
 }
@@ -158,10 +160,13 @@ impl RuleTable {
         let mut table = RuleTable::default();
         for (layer, set) in &layers {
             for rule in &set.rules {
-                // A checked rule set has the templates that its rules name.
+                // A checked rule set has the templates that its rules name; a rule of the local
+                // layer may name one of another layer, which may lose it.
                 let Some((template_layer, template)) = templates.get(rule.template.as_str()) else {
+                    table.idle.insert(rule.pattern.clone(), (*layer, rule.template.clone()));
                     continue;
                 };
+                table.idle.remove(&rule.pattern);
                 let matched = Match {
                     rule: rule.pattern.clone(),
                     layer: *layer,
@@ -194,6 +199,19 @@ impl RuleTable {
         }
     }
 
+    /// Says that a rule would decide about `key` if some layer still had its template.
+    #[must_use]
+    pub fn idle_reason(&self, key: &StreamKey) -> Option<String> {
+        let first = candidates(key)
+            .into_iter()
+            .find(|pattern| self.idle.contains_key(pattern) || self.rules.contains_key(pattern))?;
+        let (layer, template) = self.idle.get(&first)?;
+        Some(format!(
+            "rule {first} of the {layer} layer counts for nothing, as no layer has its template \
+             {template} any more"
+        ))
+    }
+
     /// Where the events of `key` are posted: "domain given" wins over "app given".
     #[must_use]
     pub fn callback(&self, key: &StreamKey) -> Option<&Callback> {
@@ -224,6 +242,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::rule_set::Rule;
 
     fn set(value: &Value) -> RuleSet {
         RuleSet::parse(value.to_string().as_bytes()).expect("valid")
@@ -320,6 +339,34 @@ mod tests {
         assert_eq!(url("cams/live/gate"), Some("http://domain/"));
         assert_eq!(url("other/live/gate"), Some("http://box-app/"));
         assert_eq!(url("other/app/gate"), None);
+    }
+
+    #[test]
+    fn a_rule_without_its_template_counts_for_nothing_and_says_so() {
+        let fleet = set(&json!({"revision": 1,
+            "templates": [{"TemplateName": "venue", "HlsParam": {"Enable": 1}}],
+            "rules": [{"DomainName": "", "AppName": "", "TemplateName": "venue"},
+                      {"DomainName": "cams", "StreamName": "yard", "TemplateName": "venue"}]}));
+        let rule = |stream: &str, template: &str| Rule {
+            pattern: Pattern::new("cams", "live", stream),
+            template: template.to_owned(),
+        };
+        let mut local = RuleSet { templates: Vec::new(), ..fleet.clone() };
+        local.rules = vec![rule("gate", "venue"), rule("yard", "gone"), rule("", "gone")];
+        let table = RuleTable::new([(Layer::Fleet, &fleet), (Layer::Local, &local)]);
+        let layer = |text: &str| table.resolve(&key(text)).matched().expect("matched").layer;
+        assert_eq!(layer("cams/live/gate"), Layer::Local);
+        assert_eq!(layer("cams/live/yard"), Layer::Fleet, "the rule it replaced counts again");
+        assert_eq!(layer("cams/live/hall"), Layer::Fleet, "and so do less specific ones");
+        let reason = |text: &str| table.idle_reason(&key(text));
+        assert_eq!(reason("cams/live/gate"), None, "a more specific rule decides");
+        assert_eq!(
+            reason("cams/live/yard").expect("said"),
+            "rule cams/live/yard of the local layer counts for nothing, as no layer has its \
+             template gone any more"
+        );
+        assert!(reason("cams/live/hall").expect("said").starts_with("rule cams/live/* of"));
+        assert_eq!(reason("other/live/hall"), None);
     }
 
     proptest! {

@@ -33,7 +33,7 @@ const WITHIN_S_MAX: i64 = 86_400;
 /// Longest callback key, in letters and digits.
 const CALLBACK_KEY_MAX: usize = 32;
 /// The AppName of a rule that names none.
-const APP_DEFAULT: &str = "live";
+pub const APP_DEFAULT: &str = "live";
 
 /// A checked rule set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +113,36 @@ pub struct Scope {
     pub expires: Option<UnixMillis>,
 }
 
+/// At once.
+impl Default for Apply {
+    fn default() -> Self {
+        Apply { mode: ApplyMode::Restart, within_s: 0, disconnect: false }
+    }
+}
+
 impl Pattern {
     /// A pattern of three parts, each empty for a wildcard. The domain is put in lower case.
     #[must_use]
     pub fn new(domain: &str, app: &str, stream: &str) -> Self {
         Pattern { domain: domain.to_lowercase().into(), app: app.into(), stream: stream.into() }
+    }
+
+    /// The domain in lower case; empty for all.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The application; empty for all.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// The stream name; empty for all.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
     }
 
     /// Whether the pattern covers `key`.
@@ -208,7 +233,7 @@ impl RuleSet {
 }
 
 fn read_apply(fields: &mut Fields<'_>, faults: &mut Faults) -> Apply {
-    let mut apply = Apply { mode: ApplyMode::Restart, within_s: 0, disconnect: false };
+    let mut apply = Apply::default();
     let Some(mut given) = fields.object("apply", faults) else { return apply };
     let place = given.place_of("mode");
     match given.text("mode", 64, faults) {

@@ -1,6 +1,7 @@
 //! The stream key: (domain, app, stream), and its one text form.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -105,6 +106,16 @@ impl FromStr for StreamKey {
     }
 }
 
+/// Whether a text can be a domain: labels of letters, digits, `_` and `-` between single dots, or
+/// an IP address. Boxes have plain names such as `cams` too.
+#[must_use]
+pub fn is_domain(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let label = |label: &str| !label.is_empty() && label.chars().all(plain);
+    text.len() <= STREAM_KEY_PART_BYTES_MAX
+        && (text.split('.').all(label) || text.parse::<IpAddr>().is_ok())
+}
+
 /// Percent-encodes everything outside `[A-Za-z0-9._-]`.
 #[must_use]
 pub fn percent_encode(text: &str) -> String {
@@ -149,6 +160,17 @@ mod tests {
             let back: StreamKey = key.to_string().parse().expect("own text");
             assert_eq!(back, key);
         }
+    }
+
+    #[test]
+    fn domains_are_told_from_what_is_none() {
+        for good in ["cams", "Push.example.com", "10.0.0.8", "::1", "a-b_1", "日本.example"] {
+            assert!(is_domain(good), "{good}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "*.b", "a:1", "rtmp://a", "[::1]"] {
+            assert!(!is_domain(bad), "{bad}");
+        }
+        assert!(!is_domain(&"a".repeat(256)));
     }
 
     #[test]

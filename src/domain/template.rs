@@ -46,6 +46,26 @@ pub struct Template {
     pub aac: Option<FormatParams>,
     /// FlowContinueDuration, in seconds; 0 joins nothing.
     pub flow_continue_s: u32,
+    /// Description, for people; not part of the content.
+    pub description: String,
+    /// RemoveWatermark as it was given; not part of the content, as the box has the original
+    /// stream only.
+    pub remove_watermark: bool,
+}
+
+/// What a request says of a template: each field only if it is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TemplateChange {
+    /// TemplateName.
+    pub name: Option<String>,
+    /// Description.
+    pub description: Option<String>,
+    /// The formats that are given, each with its parameters or as off.
+    pub formats: Vec<(FileFormat, Option<FormatParams>)>,
+    /// FlowContinueDuration, in seconds.
+    pub flow_continue_s: Option<u32>,
+    /// RemoveWatermark.
+    pub remove_watermark: Option<bool>,
 }
 
 /// How one format is recorded.
@@ -109,32 +129,100 @@ impl Template {
         content(self) == content(other)
     }
 
-    /// Reads the fields of CreateLiveRecordTemplate. Numbers and booleans may be strings and
-    /// `null` is "not given", as the contract has it. `None` comes with at least one fault; a
-    /// template is usable only if `faults` stayed empty.
+    /// A template without a format: "not recorded".
+    #[must_use]
+    pub fn without_formats(name: impl Into<String>) -> Self {
+        Template {
+            name: name.into(),
+            flv: None,
+            hls: None,
+            mp4: None,
+            aac: None,
+            flow_continue_s: 0,
+            description: String::new(),
+            remove_watermark: false,
+        }
+    }
+
+    /// The template with what `change` gives; what it does not give stays.
+    #[must_use]
+    pub fn changed(mut self, change: TemplateChange) -> Self {
+        for (format, params) in change.formats {
+            match format {
+                FileFormat::Flv => self.flv = params,
+                FileFormat::Hls => self.hls = params,
+                FileFormat::Mp4 => self.mp4 = params,
+                FileFormat::Aac => self.aac = params,
+            }
+        }
+        Template {
+            name: change.name.unwrap_or(self.name),
+            flow_continue_s: change.flow_continue_s.unwrap_or(self.flow_continue_s),
+            description: change.description.unwrap_or(self.description),
+            remove_watermark: change.remove_watermark.unwrap_or(self.remove_watermark),
+            ..self
+        }
+    }
+
+    /// Reads an object with the fields of CreateLiveRecordTemplate, and no others. Numbers and
+    /// booleans may be strings and `null` is "not given", as the contract has it. `None` comes
+    /// with at least one fault; a template is usable only if `faults` stayed empty.
     pub fn read(fields: Fields<'_>, faults: &mut Faults) -> Option<Template> {
         let mut fields = fields.null_is_absent();
-        let name = fields.required_text("TemplateName", NAME_BYTES_MAX, faults);
+        let template = Template::read_fields(&mut fields, faults);
+        fields.finish(faults);
+        template
+    }
+
+    /// [`read`](Self::read) that leaves `null` and unknown fields to the caller.
+    pub fn read_fields(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Template> {
+        fields.require("TemplateName", faults);
+        let change = TemplateChange::read(fields, faults);
+        read_creation_only(fields, faults);
+        Some(Template::without_formats(change.name.clone()?).changed(change))
+    }
+}
+
+impl TemplateChange {
+    /// Takes the fields of ModifyLiveRecordTemplate besides its TemplateId. A format or special
+    /// object that is given counts whole: what it leaves out is the contract's default.
+    pub fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> TemplateChange {
+        let name = fields.text("TemplateName", NAME_BYTES_MAX, faults);
         if let Some(name) = name {
             check_name(&fields.place_of("TemplateName"), name, faults);
         }
-        fields.text("Description", DESCRIPTION_BYTES_MAX, faults);
-        let flv = read_format(&mut fields, "FlvParam", FileFormat::Flv, faults);
-        let hls = read_format(&mut fields, "HlsParam", FileFormat::Hls, faults);
-        let mp4 = read_format(&mut fields, "Mp4Param", FileFormat::Mp4, faults);
-        let aac = read_format(&mut fields, "AacParam", FileFormat::Aac, faults);
+        let description = fields.text("Description", DESCRIPTION_BYTES_MAX, faults);
+        let mut formats = Vec::new();
+        for (name, format) in [
+            ("FlvParam", FileFormat::Flv),
+            ("HlsParam", FileFormat::Hls),
+            ("Mp4Param", FileFormat::Mp4),
+            ("AacParam", FileFormat::Aac),
+        ] {
+            if fields.has(name) {
+                formats.push((format, read_format(fields, name, format, faults)));
+            } else {
+                // A `null` is taken all the same: it is no unknown field.
+                fields.take(name);
+            }
+        }
         let mp3_place = format!("{}.Enable", fields.place_of("Mp3Param"));
-        if read_format(&mut fields, "Mp3Param", FileFormat::Aac, faults).is_some() {
+        if read_format(fields, "Mp3Param", FileFormat::Aac, faults).is_some() {
             faults.add_kind(
                 FaultKind::Unsupported,
                 mp3_place,
                 "MP3 is not supported: it would need transcoding",
             );
         }
-        let flow_continue_s = read_special(&mut fields, faults);
-        read_unsupported(&mut fields, faults);
-        fields.finish(faults);
-        Some(Template { name: name?.to_owned(), flv, hls, mp4, aac, flow_continue_s })
+        let flow_continue_s = read_special(fields, faults);
+        let remove_watermark = fields.flag("RemoveWatermark", faults);
+        TemplateChange {
+            name: name.map(ToOwned::to_owned),
+            description: description.map(ToOwned::to_owned),
+            formats,
+            flow_continue_s,
+            remove_watermark,
+        }
     }
 }
 
@@ -208,13 +296,12 @@ fn read_storage(param: &mut Fields<'_>, faults: &mut Faults) {
     }
 }
 
-/// Reads HlsSpecialParam and FlvSpecialParam; returns FlowContinueDuration.
-fn read_special(fields: &mut Fields<'_>, faults: &mut Faults) -> u32 {
-    let mut flow_continue_s = 0;
+/// Reads HlsSpecialParam and FlvSpecialParam; returns FlowContinueDuration if the first is given.
+fn read_special(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<u32> {
+    let mut flow_continue_s = None;
     if let Some(mut special) = fields.object("HlsSpecialParam", faults) {
-        if let Some(time) = special.integer("FlowContinueDuration", FLOW_CONTINUE_S, faults) {
-            flow_continue_s = u32::try_from(time).expect("in range");
-        }
+        let time = special.integer("FlowContinueDuration", FLOW_CONTINUE_S, faults).unwrap_or(0);
+        flow_continue_s = Some(u32::try_from(time).expect("in range"));
         special.finish(faults);
     }
     if let Some(mut special) = fields.object("FlvSpecialParam", faults) {
@@ -227,8 +314,9 @@ fn read_special(fields: &mut Fields<'_>, faults: &mut Faults) -> u32 {
     flow_continue_s
 }
 
-/// Fields of the contract that mean nothing on a box; only their harmless values are taken.
-fn read_unsupported(fields: &mut Fields<'_>, faults: &mut Faults) {
+/// Fields that only a creation has. They mean nothing on a box; only their harmless values are
+/// taken.
+fn read_creation_only(fields: &mut Fields<'_>, faults: &mut Faults) {
     if fields.integer("IsDelayLive", 0..=1, faults) == Some(1) {
         let what = "slow live is not supported";
         faults.add_kind(FaultKind::Unsupported, fields.place_of("IsDelayLive"), what);
@@ -237,8 +325,6 @@ fn read_unsupported(fields: &mut Fields<'_>, faults: &mut Faults) {
         let what = "is not supported: where files go is set in edgerec.toml, [upload]";
         faults.add_kind(FaultKind::Unsupported, fields.place_of("CosStore"), what);
     }
-    // The box has the original stream only: there is no watermark to keep or to remove.
-    fields.flag("RemoveWatermark", faults);
 }
 
 #[cfg(test)]
@@ -351,6 +437,53 @@ mod tests {
             .expect("valid");
         assert!(a.same_content(&b) && a != b);
         assert!(!a.same_content(&c) && a != c);
+    }
+
+    #[test]
+    fn words_for_people_are_kept_and_are_not_content() {
+        let a = read(r#"{"TemplateName": "a", "Description": "x", "RemoveWatermark": "true"}"#)
+            .expect("valid");
+        assert_eq!((a.description.as_str(), a.remove_watermark), ("x", true));
+        assert!(a.same_content(&Template::without_formats("a")));
+    }
+
+    #[test]
+    fn a_name_that_is_null_is_missing() {
+        assert_eq!(faults_of(r#"{"TemplateName": null}"#), "TemplateName: is missing");
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_give_and_replaces_objects_whole() {
+        let before = read(
+            r#"{"TemplateName": "a", "Description": "x", "RemoveWatermark": true,
+            "FlvParam": {"Enable": 1, "RecordInterval": 60}, "AacParam": {"Enable": 1},
+            "Mp4Param": {"Enable": 1, "RecordInterval": 60, "StorageTime": 7},
+            "HlsSpecialParam": {"FlowContinueDuration": 300}}"#,
+        )
+        .expect("valid");
+        let change = |text: &str| {
+            let json = Json::parse(text.as_bytes(), 1 << 20).expect("JSON");
+            let mut faults = Faults::new();
+            let mut fields = Fields::open(&json, "", &mut faults).expect("object").null_is_absent();
+            let change = TemplateChange::read(&mut fields, &mut faults);
+            fields.finish(&mut faults);
+            faults.into_result(change)
+        };
+        let nothing = change(r#"{"FlvParam": null}"#).expect("valid");
+        assert_eq!(before.clone().changed(nothing), before);
+        let some = change(
+            r#"{"TemplateName": "b", "FlvParam": {"RecordInterval": 90},
+            "Mp4Param": {"Enable": 1, "StorageTime": 9}, "HlsSpecialParam": {}}"#,
+        );
+        let after = before.clone().changed(some.expect("valid"));
+        assert_eq!((after.name.as_str(), after.description.as_str()), ("b", "x"));
+        assert_eq!((after.flv.as_ref(), after.flow_continue_s), (None, 0));
+        assert_eq!((after.aac.as_ref(), after.remove_watermark), (before.aac.as_ref(), true));
+        let mp4 = after.mp4.expect("on");
+        assert_eq!((mp4.interval_s, mp4.storage_time_s), (Some(1_800), 9));
+        for creation_only in [r#"{"IsDelayLive": 0}"#, r#"{"CosStore": 0}"#] {
+            change(creation_only).expect_err("only a creation has it");
+        }
     }
 
     #[test]

@@ -4,7 +4,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+
 use crate::domain::ids::BootId;
+
+/// 9999-12-30T22:00:00Z, the end of the calendar; later times are shown as this.
+const SHOWN_MS_MAX: i64 = 253_402_207_200_000;
 
 /// Milliseconds since the machine booted, suspended time included. Comparable within one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -21,6 +28,21 @@ impl BootTime {
 /// Milliseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// Calendar time in UTC+8, as the cloud API has it; the years 1970 to 9999.
+    #[must_use]
+    pub fn civil(self) -> DateTime {
+        let shown = Timestamp::from_millisecond(self.0.clamp(0, SHOWN_MS_MAX));
+        Offset::constant(8).to_datetime(shown.expect("clamped to the years 1970 to 9999"))
+    }
+
+    /// `YYYY-MM-DD hh:mm:ss` in UTC+8.
+    #[must_use]
+    pub fn civil_text(self) -> String {
+        self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+}
 
 /// Whether the wall clock can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +110,13 @@ pub fn rescale(ticks: i64, from: u32, to: u32) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calendar_times_are_of_utc_plus_8() {
+        assert_eq!(UnixMillis(1_743_484_094_999).civil_text(), "2025-04-01 13:08:14");
+        assert_eq!(UnixMillis(-1).civil_text(), "1970-01-01 08:00:00");
+        assert_eq!(UnixMillis(i64::MAX).civil_text(), "9999-12-31 06:00:00");
+    }
 
     #[test]
     fn rescale_rounds_half_up_on_both_sides_of_zero() {

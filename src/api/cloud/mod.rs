@@ -1,10 +1,14 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
 pub mod http;
+mod mixes;
 pub mod params;
 mod push_keys;
 mod push_lists;
+mod rules;
 pub mod streams;
+mod tasks;
+mod templates;
 pub mod throttle;
 pub mod utc_time;
 
@@ -49,15 +53,14 @@ impl CloudDesk {
     pub async fn act(&self, request: ActionRequest) -> Answer {
         let ActionRequest { action, parameters, .. } = request;
         let params = Params::new(parameters);
-        if let Some(answer) = streams::answer(self, &action, &params).await {
-            return answer;
+        macro_rules! ask {
+            ($($family:ident),*) => {
+                $(if let Some(answer) = $family::answer(self, &action, &params).await {
+                    return answer;
+                })*
+            };
         }
-        if let Some(answer) = push_lists::answer(self, &action, &params).await {
-            return answer;
-        }
-        if let Some(answer) = push_keys::answer(self, &action, &params).await {
-            return answer;
-        }
+        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes);
         Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
     }
 
