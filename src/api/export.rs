@@ -6,6 +6,8 @@ use crate::api::ApiError;
 use crate::api::report::{ExportHeader, ExportObject};
 use crate::api::request::{ExportOrder, Subject};
 use crate::domain::files::FileFormat;
+use crate::media::audio_only::as_shown;
+use crate::media::clip::ClipSource;
 use crate::media::render::{self, Rendering};
 use crate::ring::handle::Ring;
 
@@ -24,20 +26,21 @@ impl Export {
     /// # Errors
     /// The media is gone or damaged, or the format holds none of it.
     pub fn open(ring: &Ring, order: &ExportOrder) -> Result<Self, ApiError> {
-        let (clip, own) = match &order.subject {
+        let (clip, own): (Arc<dyn ClipSource>, _) = match &order.subject {
             Subject::File(id) => {
                 let id = *id;
                 let record = ring.catalog.call_blocking(move |state| state.file(id))?;
-                (ring.open_file_clip(id)?, Some(record.format))
+                let clip = Arc::new(ring.open_file_clip(id)?);
+                (as_shown(clip, record.audio_only), Some(record.format))
             }
             Subject::Range { key, from_ms, until_ms } => {
-                (ring.open_range_clip(key, *from_ms, *until_ms)?, None)
+                (Arc::new(ring.open_range_clip(key, *from_ms, *until_ms)?), None)
             }
         };
         let format = order.format.or(own);
         let format =
             format.ok_or_else(|| ApiError::BadRequest("a range needs a format".to_owned()))?;
-        let rendering = render::open(format, Arc::new(clip))?;
+        let rendering = render::open(format, clip)?;
         Ok(Export { format, rendering })
     }
 

@@ -3,10 +3,12 @@
 
 pub mod cloud;
 pub mod control;
+pub mod cross_origin;
 pub mod export;
 pub mod files;
 pub mod http;
 pub mod impatient;
+pub mod live;
 pub mod metrics;
 pub mod report;
 pub mod request;

@@ -11,6 +11,7 @@ use crate::api::cloud::CloudDesk;
 use crate::api::cloud::http::Door;
 use crate::api::files::FileDesk;
 use crate::api::http::{Access, HttpServer};
+use crate::api::live::LiveDesk;
 use crate::api::metrics::{BoxFigures, DeliveryFigures, MetricsDesk};
 use crate::app::AppError;
 use crate::app::online::Online;
@@ -64,7 +65,8 @@ impl Web {
     pub(super) fn start(self, parts: WebParts, tasks: &TaskTracker, shutdown: &CancellationToken) {
         let WebParts { ring, clock, live, board, service, online, limits, push_key } = parts;
         let key = self.credentials.as_ref().map(|credentials| credentials.secret_key.clone());
-        let files = FileDesk::new(ring.clone(), clock.clone(), key, tasks.clone());
+        let files = FileDesk::new(ring.clone(), clock.clone(), key.clone(), tasks.clone());
+        let shows = LiveDesk::new(ring.live.clone(), clock.clone(), key.clone());
         tasks.spawn(files.clone().close_idle(shutdown.clone()));
         let desk = CloudDesk {
             ring: ring.clone(),
@@ -73,10 +75,12 @@ impl Web {
             service,
             online,
             push_key,
+            key: key.clone(),
         };
         let door = Door::new(Arc::new(desk), self.credentials);
         let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board }));
-        let routes = files.routes().merge(metrics.routes()).merge(door.routes());
+        let routes = files.routes().merge(shows.routes()).merge(metrics.routes());
+        let routes = routes.merge(door.routes());
         tasks.spawn(self.server.run(routes, tasks.clone(), shutdown.clone()));
     }
 }

@@ -8,6 +8,7 @@ use crate::delivery::progress::Progress;
 use crate::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
 use crate::domain::ids::FileId;
 use crate::domain::upload_order::WaitingFile;
+use crate::media::audio_only::as_shown;
 use crate::media::render::{self, Rendering};
 use crate::ring::RingError;
 use crate::ring::catalog::files::FileRecord;
@@ -67,9 +68,10 @@ impl Shelf for RingShelf {
     }
 
     fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {
-        let format = self.record(file)?.format;
+        let record = self.record(file)?;
         let clip = self.ring.open_whole_file_clip(file).map_err(shelf_error)?;
-        let rendering = render::open(format, Arc::new(clip))?;
+        let clip = as_shown(Arc::new(clip), record.audio_only);
+        let rendering = render::open(record.format, clip)?;
         let dropped = rendering.dropped_tracks().to_vec();
         if !dropped.is_empty() {
             self.ring

@@ -200,18 +200,18 @@ impl<'a> Fields<'a> {
         if self.place.is_empty() { name } else { format!("{}.{name}", self.place) }
     }
 
+    /// Whether a member is there, not taken yet.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let there = |value: &Json| !(self.null_is_absent && *value == Json::Null);
+        self.members.iter().any(|(member, value)| *member == name && there(value))
+    }
+
     /// Takes a member whatever it is.
     pub fn take(&mut self, name: &str) -> Option<&'a Json> {
         let index = self.members.iter().position(|(member, _)| *member == name)?;
         let (_, value) = self.members.swap_remove(index);
         (!(self.null_is_absent && *value == Json::Null)).then_some(value)
-    }
-
-    /// Whether a member is given.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        let given = |value: &Json| !(self.null_is_absent && *value == Json::Null);
-        self.members.iter().any(|(member, value)| *member == name && given(value))
     }
 
     /// A member that is not given is a fault.

@@ -35,6 +35,7 @@ use crate::ring::catalog::{Catalog, CatalogState};
 use crate::ring::fragment::SessionStart;
 use crate::ring::handle::Ring;
 use crate::ring::lane::StreamLane;
+use crate::ring::live_hub::LiveSource;
 
 /// What a session wrote last is durable by then: what is over without a session is ended this much
 /// later, in milliseconds.
@@ -204,6 +205,10 @@ impl Recorder {
 
     fn open_lane(&self) -> Result<StreamLane, Full> {
         self.ring.lanes.open().ok_or(Full)
+    }
+
+    fn watched(&self, key: &StreamKey) -> LiveSource {
+        self.ring.live.begin(key.clone())
     }
 
     /// A recording by the template that the rules chose.

@@ -22,6 +22,7 @@ use crate::ring::catalog::Catalog;
 use crate::ring::fragment::{Fragment, SegmentStart, SessionStart};
 use crate::ring::lane::{SessionEnd, StreamLane};
 use crate::ring::layout::{SealRecording, SealRecordings};
+use crate::ring::live_hub::{LivePiece, LiveSource};
 
 /// More new timelines and new parameters than this within [`CHANGES_WINDOW_MS`] end the session:
 /// each costs a new segment on flash, and new files.
@@ -35,6 +36,8 @@ pub struct SessionParts {
     pub session: Arc<SessionStart>,
     /// Its way to the writer.
     pub lane: StreamLane,
+    /// Its way to those who watch it live.
+    pub watched: LiveSource,
     /// For the gap ledger.
     pub catalog: Catalog,
     /// Shares of the ring are by the number of live streams.
@@ -247,6 +250,12 @@ impl RecordedSession {
         let Some(fragment) = fragmenter.cut() else { return };
         self.sequence = fragmenter.next_sequence();
         programme.count_bytes(fragment.media_bytes() as u64);
+        self.parts().watched.publish(|| LivePiece {
+            init: fragment.segment.init.clone(),
+            key: fragment.key,
+            head: Bytes::copy_from_slice(&fragment.head),
+            payload: fragment.payload.clone(),
+        });
         match self.parts().lane.push(fragment) {
             Ok(()) => self.owed.clear(),
             Err(fragment) => self.drop_fragment(&fragment),

@@ -432,6 +432,7 @@ impl Stage {
         let mut session = RecordedSession::new(SessionParts {
             session: start,
             lane,
+            watched: recorder.watched(&self.key),
             catalog: recorder.catalog().clone(),
             live: recorder.live(),
             settings: recorder.settings(),

@@ -18,6 +18,7 @@ use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path
 use crate::ring::clip::{Leases, RingClip};
 use crate::ring::identity::{RingIdentity, lock};
 use crate::ring::lane::Lanes;
+use crate::ring::live_hub::LiveHub;
 use crate::ring::scan::{Depth, Scanner};
 use crate::ring::slots::Slots;
 use crate::ring::writer::{Writer, WriterDesk};
@@ -41,6 +42,8 @@ pub struct Ring {
     pub catalog: Catalog,
     /// The ring's identity and shape.
     pub identity: Arc<RingIdentity>,
+    /// For those who watch streams live.
+    pub live: Arc<LiveHub>,
     pub(super) slots: Slots,
 }
 
@@ -96,7 +99,8 @@ impl Ring {
             })
             .map_err(RingError::flash("starting a thread"))?;
         lanes.set_writer(writer.thread().clone());
-        let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, slots });
+        let live = Arc::default();
+        let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, live, slots });
         let threads =
             RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, _lock: held };
         Ok((ring, threads))
@@ -105,7 +109,7 @@ impl Ring {
     /// A ring without a writer over a catalog of its own: for readers.
     pub(super) fn without_writer(catalog: Catalog, slots: Slots) -> Ring {
         let identity = slots.identity.clone();
-        Ring { lanes: Arc::new(Lanes::default()), catalog, identity, slots }
+        Ring { lanes: Arc::default(), catalog, identity, live: Arc::default(), slots }
     }
 
     /// Opens a file's clip. Blocks on flash.

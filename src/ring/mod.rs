@@ -22,6 +22,7 @@ pub mod handle;
 pub mod identity;
 pub mod lane;
 pub mod layout;
+pub mod live_hub;
 pub mod meters;
 mod open_slot;
 pub mod past;

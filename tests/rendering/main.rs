@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod clip;
+mod live;
 mod media;
 mod odd;
 mod reading;
+mod sound;
 
 use std::sync::Arc;
 

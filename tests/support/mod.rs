@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod block_log;
+pub mod browser;
 pub mod camera;
 pub mod chance;
 pub mod edge_box;

@@ -288,11 +288,7 @@ async fn old_vod(State(door): State<Arc<Door>>, request: Request) -> Response {
     };
     let mut members = Map::new();
     match answer {
-        Ok(found) => {
-            members.insert("code".to_owned(), json!(0));
-            members.insert("message".to_owned(), json!(""));
-            members.extend(found);
-        }
+        Ok(found) => members = found,
         Err(refusal) => {
             members.insert("code".to_owned(), json!(old_code(refusal.code)));
             members.insert("message".to_owned(), json!(refusal.to_string()));

@@ -1,6 +1,7 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
 pub mod http;
+pub mod media;
 mod mixes;
 pub mod params;
 mod push_keys;
@@ -43,6 +44,8 @@ pub struct CloudDesk {
     pub online: Arc<dyn LiveStreams>,
     /// Key of push domains that have none of their own; empty: none.
     pub push_key: Secret,
+    /// What addresses of files are signed with, if they need to be.
+    pub key: Option<Secret>,
 }
 
 impl CloudDesk {
@@ -51,8 +54,11 @@ impl CloudDesk {
     /// # Errors
     /// The code and words of the error answer.
     pub async fn act(&self, request: ActionRequest) -> Answer {
-        let ActionRequest { action, parameters, .. } = request;
+        let ActionRequest { action, parameters, host, .. } = request;
         let params = Params::new(parameters);
+        if let Some(answer) = media::answer(self, &action, &params, host.as_deref()).await {
+            return answer;
+        }
         macro_rules! ask {
             ($($family:ident),*) => {
                 $(if let Some(answer) = $family::answer(self, &action, &params).await {
@@ -64,13 +70,19 @@ impl CloudDesk {
         Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
     }
 
-    /// Answers the retired VOD query: the members beside `code` and `message`.
+    /// Answers the retired VOD query: `code` and `message` among the members.
     ///
     /// # Errors
     /// The code and words of the error answer.
     pub async fn old_vod_query(&self, request: ActionRequest) -> Answer {
-        let action = request.action;
-        Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
+        if request.action != "DescribeVodPlayInfo" {
+            let what = format!("there is no action {}", request.action);
+            return Err(Refusal::new("InvalidAction", what));
+        }
+        match media::describe_vod_play_info(self, &request).await {
+            Value::Object(members) => Ok(members),
+            _ => Err(Refusal::new("InternalError", "no answer was made")),
+        }
     }
 
     /// Makes a change of what callers have set; durable and in force when this returns.

@@ -7,7 +7,7 @@
 //!
 //! At most [`READERS_MAX`] answers are read from flash at the same time; one more is told to come
 //! back. With a SecretKey every request needs a [signed URL](crate::api::signed_url); playlists
-//! are then given out with a signature behind each address.
+//! are then given out with a signature behind each address, and pages from elsewhere may read.
 
 pub mod answer;
 pub mod body;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::ApiError;
+use crate::api::cross_origin::readable_by_pages;
 use crate::api::files::answer::{Content, Fault, Head};
 use crate::api::files::open_files::{FileView, OpenFile, OpenFiles};
 use crate::api::files::opening::Opener;
@@ -85,10 +86,12 @@ impl FileDesk {
 
     /// The routes below `/files`.
     pub fn routes(self: Arc<Self>) -> Router {
-        Router::new()
+        let signed = self.key.is_some();
+        let routes = Router::new()
             .route("/files/{file_id}", get(redirect))
             .route("/files/{file_id}/{name}", get(serve))
-            .with_state(self)
+            .with_state(self);
+        readable_by_pages(routes, signed)
     }
 
     /// Lets go of files that nobody asks for any more, until `shutdown`.
@@ -179,7 +182,7 @@ impl FileDesk {
     /// The file, open; `None` if its media has just left, or what is left is not all of it.
     async fn open(&self, record: &FileRecord) -> Result<Option<OpenFile>, Fault> {
         let view = FileView { file: record.id, growing: record.state == FileState::Recording };
-        let opening = || self.opener.open(record.id, record.format);
+        let opening = || self.opener.open(record);
         match self.open.get(view, opening).await {
             Ok(file) if record.state == FileState::Delivered && file.total_len() != record.size => {
                 self.open.close(record.id);

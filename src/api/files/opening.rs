@@ -10,11 +10,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::ApiError;
 use crate::api::files::open_files::OpenFile;
-use crate::domain::files::FileFormat;
-use crate::domain::ids::FileId;
+use crate::media::audio_only::as_shown;
 use crate::media::clip::{ClipError, ClipPart, ClipSource};
 use crate::media::render;
 use crate::ring::RingError;
+use crate::ring::catalog::files::FileRecord;
 use crate::ring::handle::Ring;
 
 /// Files that are opened at the same time; who comes later waits.
@@ -38,15 +38,16 @@ impl Opener {
     ///
     /// # Errors
     /// The media is gone or damaged, or the format holds none of it.
-    pub async fn open(&self, file: FileId, format: FileFormat) -> Result<OpenFile, ApiError> {
+    pub async fn open(&self, record: &FileRecord) -> Result<OpenFile, ApiError> {
         let closed = || ApiError::Ring(RingError::Closed);
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| closed())?;
+        let (file, format, audio_only) = (record.id, record.format, record.audio_only);
         let (ring, given_up) = (self.ring.clone(), CancellationToken::new());
         let waiting = given_up.clone().drop_guard();
         let opened = self.tasks.spawn_blocking(move || {
             let _turn = turn;
             let clip = Watched { clip: ring.open_file_clip(file)?, given_up };
-            Ok(OpenFile::from(render::open(format, Arc::new(clip))?))
+            Ok(OpenFile::from(render::open(format, as_shown(Arc::new(clip), audio_only))?))
         });
         let opened = opened.await.unwrap_or_else(|_| Err(closed()));
         // What is open is read for others too.

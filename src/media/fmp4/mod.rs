@@ -8,10 +8,12 @@ pub mod fragment;
 pub mod init;
 pub mod moof;
 pub mod sample_entry;
+pub mod selection;
 
 pub use fragment::fragment_head;
 pub use init::init_segment;
 pub use moof::{Moof, Run, SampleEntry, parse_moof};
+pub use selection::{Selection, select};
 
 /// Bytes are not the boxes they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

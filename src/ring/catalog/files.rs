@@ -84,7 +84,8 @@ impl FileRecord {
     }
 }
 
-const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,
+/// What [`CatalogState::select`] reads, and from where.
+pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.stream, file.format,
     file.recording, file.state, file.why, file.start_ms, file.end_ms, file.trusted,
     file.start_boot_ms, session.boot_id, file.duration_ms, file.name_pattern, file.name,
     coalesce(file.size, (SELECT sum(span.end - span.start) FROM span WHERE span.file = file.id)),
@@ -246,7 +247,8 @@ impl CatalogState {
             .optional()
     }
 
-    fn select(
+    /// Reads files by a query that begins with [`COLUMNS`].
+    pub(super) fn select(
         &self,
         text: &str,
         parameters: impl rusqlite::Params,

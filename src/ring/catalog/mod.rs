@@ -20,6 +20,7 @@ pub mod recover;
 pub mod reserve;
 mod rows;
 pub mod schema;
+pub mod search;
 pub mod service;
 pub mod sessions;
 mod take_up;

@@ -101,6 +101,8 @@ pub struct ActionRequest {
     pub version: Option<String>,
     /// The region, if given.
     pub region: Option<String>,
+    /// What the caller calls this machine (the `Host` header), if it came over HTTP.
+    pub host: Option<String>,
     /// The action's own parameters. From a query or form every value is a text.
     pub parameters: Map<String, Value>,
 }
@@ -128,7 +130,8 @@ impl ActionRequest {
                 return Err(EnvelopeError::Duplicate);
             }
         }
-        Self::address(parameters, [action, version, region])
+        let host = request.header("host")?.map(ToOwned::to_owned);
+        Ok(ActionRequest { host, ..Self::address(parameters, [action, version, region])? })
     }
 
     /// Reads a JSON object that names its action itself, such as a command over MQTT.
@@ -174,7 +177,7 @@ impl ActionRequest {
         if !action.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(EnvelopeError::BadAddressing);
         }
-        Ok(ActionRequest { action, version, region, parameters })
+        Ok(ActionRequest { action, version, region, host: None, parameters })
     }
 }
 
