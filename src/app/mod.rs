@@ -2,6 +2,7 @@
 //! it down in order. Decides nothing. Only this module starts tasks.
 
 mod bridge;
+mod callbacks;
 mod decisions;
 mod online;
 mod publish_check;
@@ -91,6 +92,9 @@ pub enum AppError {
     /// The upload target cannot work as configured.
     #[error("[upload] {0}")]
     Target(String),
+    /// Notices cannot be told.
+    #[error("callbacks: {0}")]
+    Callbacks(String),
 }
 
 /// The parts of the operating system that the box stands on.
@@ -171,6 +175,7 @@ async fn serve(
 ) -> Result<(), AppError> {
     let Parts { platform, config, rules, target, ring, writer_ended } = parts;
     let clock = platform.clock.clone();
+    callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
     let in_force =
         rules::in_force(&rules, config.rules.allow_local, &ring.catalog, &clock, changed.clone())
@@ -205,6 +210,7 @@ async fn serve(
 
     let after_streams = TaskTracker::new();
     let background = CancellationToken::new();
+    callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
     let board =
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {

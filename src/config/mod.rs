@@ -231,6 +231,7 @@ windows = ["22:00-06:00"]
 [callback]
 url = "https://hook.example/a"
 key = "canary5"
+appid = 1250000000
 "#;
 
     fn parse(text: &str) -> Result<Config, Faults> {
@@ -280,6 +281,8 @@ key = "canary5"
         assert_eq!(mqtt.url.credentials().expect("given").1.expose(), "canary2");
         assert!(mqtt.identity.is_some());
         assert_eq!(config.rules, RulesConfig { file: None, allow_local: false });
+        let callback = config.callback.as_ref().expect("given");
+        assert_eq!((callback.appid, callback.key.expose()), (1_250_000_000, "canary5"));
         let upload = config.upload.as_ref().expect("given");
         assert_eq!(upload.bandwidth, Some(BitRate(8_000_000)));
         let Target::S3(s3) = &upload.target else { panic!("s3") };
@@ -325,6 +328,17 @@ key = "canary5"
              line 20, column 1, callback.url: is missing\n\
              line 20, column 1, callback.key: is not at most 32 letters and digits"
         );
+    }
+
+    #[test]
+    fn a_number_of_an_account_needs_no_address_and_a_key_does() {
+        let config = parse("[callback]\nappid = 7\n").expect("valid");
+        let callback = config.callback.expect("given");
+        assert_eq!((callback.url, callback.appid), (None, 7));
+        let faults = faults_of("[callback]\nappid = 7\nkey = \"k\"\n");
+        assert_eq!(faults, "line 1, column 1, callback.url: is missing");
+        let faults = faults_of("[callback]\nurl = \"http://u:p@h/\"\n");
+        assert!(faults.ends_with("credentials do not belong in the address"), "{faults}");
     }
 
     #[test]

@@ -69,13 +69,15 @@ pub struct TencentVodConfig {
     pub secret_access_key: Secret,
 }
 
-/// Where events go for which no callback rule is given.
+/// Where events go for which no callback rule is given, and what every event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackConfig {
-    /// Where to.
-    pub url: Address,
+    /// Where to; `None` where only an account number is given.
+    pub url: Option<Address>,
     /// Key of the signature; empty for none.
     pub key: Secret,
+    /// Number of the account, as receivers expect it in `appid`; 0 for none.
+    pub appid: u32,
 }
 
 impl UploadConfig {
@@ -135,7 +137,16 @@ fn read_tencent_vod(
 
 impl CallbackConfig {
     pub(super) fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Option<Self> {
-        let url = required(&mut section, "url", reading, http_address);
+        let appid = section.number("appid", 0..=u32::MAX, reading);
+        let url = if section.has("url") || appid.is_none() || section.has("key") {
+            required(&mut section, "url", reading, http_address)
+        } else {
+            None
+        };
+        if url.as_ref().is_some_and(|url| url.credentials().is_some()) {
+            let what = "has a user name: credentials do not belong in the address";
+            section.fault("url", what, reading);
+        }
         let key = section.secret("key", reading).unwrap_or_default();
         let plain = key.expose().bytes().all(|b| b.is_ascii_alphanumeric());
         if key.expose().len() > CALLBACK_KEY_MAX || !plain {
@@ -143,7 +154,7 @@ impl CallbackConfig {
             section.fault("key", what, reading);
         }
         section.finish(reading);
-        Some(CallbackConfig { url: url?, key })
+        Some(CallbackConfig { url, key, appid: appid.unwrap_or(0) })
     }
 }
 

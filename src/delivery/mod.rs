@@ -2,6 +2,7 @@
 //! delivered only when the target has proved that it holds the same bytes.
 
 pub mod board;
+pub mod callbacks;
 pub mod checksum;
 pub mod directory;
 pub mod error;

@@ -87,6 +87,12 @@ impl Address {
         url
     }
 
+    /// Scheme, host and port: what one server is.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
     /// User name and password, percent-decoded, if a user name is given.
     #[must_use]
     pub fn credentials(&self) -> Option<(String, Secret)> {

@@ -29,6 +29,8 @@ pub const CODEC_CONFIG_BYTES_MAX: usize = 16 << 10;
 pub const SCRIPT_DATA_BYTES_MAX: usize = 16 << 10;
 /// Files without media in the ring that the catalog still lists.
 pub const LISTED_FILES_MAX: u32 = 10_000;
+/// Notices that the outbox holds, told ones included.
+pub const NOTICES_MAX: u32 = 20_000;
 /// Entries of each ledger.
 pub const LEDGER_ENTRIES_MAX: u32 = 100_000;
 /// A step back of media time by more than this begins a new timeline, in milliseconds.

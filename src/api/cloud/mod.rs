@@ -1,5 +1,6 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
+mod callbacks;
 pub mod http;
 pub mod media;
 mod mixes;
@@ -66,7 +67,7 @@ impl CloudDesk {
                 })*
             };
         }
-        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes);
+        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks);
         Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
     }
 

@@ -164,6 +164,9 @@ impl Service {
     /// Its content is none of this program's; the entry then counts for nothing.
     pub fn restore(&mut self, kind: Kind, key: &str, content: &str) -> Result<(), String> {
         match kind {
+            Kind::Counter if key == callbacks::COUNTER => {
+                self.callbacks.restore(kind, key, content)
+            }
             Kind::Counter | Kind::TemplateNumber | Kind::Template | Kind::Rule => {
                 self.layers.restore(kind, key, content)
             }

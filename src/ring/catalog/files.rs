@@ -9,6 +9,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, UnixMillis};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::notices::enter_notice;
 use crate::ring::catalog::open::FileState;
 use crate::ring::catalog::rows::{sql, unsql};
 
@@ -214,7 +215,8 @@ impl CatalogState {
         Ok(())
     }
 
-    /// A file is delivered: the far side has confirmed size and checksum. Durable.
+    /// A file is delivered: the far side has confirmed size and checksum. Durable, together with
+    /// the notice that tells it.
     ///
     /// # Errors
     /// The database fails.
@@ -225,14 +227,20 @@ impl CatalogState {
         size: u64,
         sha256: &str,
     ) -> Result<(), RingError> {
+        let told = self
+            .record_file_notice(id, url, size)
+            .map_err(RingError::catalog("reading what to tell of a file"))?;
+        let notice = told.and_then(|notice| self.address_notice(notice));
         self.durably("entering a delivery", |transaction| {
             transaction.execute(
                 "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5
                  WHERE id = ?1 AND state <> 6",
                 params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256],
             )?;
-            transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])
+            transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])?;
+            notice.iter().try_for_each(|notice| enter_notice(transaction, notice).map(drop))
         })?;
+        self.notice_news.notify_one();
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub mod files;
 pub mod history;
 pub mod inventory;
 pub mod ledger;
+pub mod notices;
 pub mod open;
 pub mod pushes;
 pub mod recover;
@@ -39,6 +40,7 @@ use crate::domain::files::FileFormat;
 use crate::domain::ids::{RecordingId, SlotIndex};
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
+use crate::ring::catalog::notices::NoticeDesk;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
 use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
 use crate::ring::catalog::waiting::WaitingRecording;
@@ -153,6 +155,8 @@ pub struct CatalogState {
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
     pub(super) waiting: Vec<WaitingRecording>,
+    pub(super) notices: NoticeDesk,
+    pub(super) notice_news: Arc<Notify>,
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
     closing: bool,
@@ -173,6 +177,7 @@ impl CatalogState {
         let db = schema::open(&database_path(path), &identity)?;
         let service = CatalogState::read_service(&db)
             .map_err(RingError::catalog("reading what the API has set"))?;
+        let notices = NoticeDesk::of_box(&identity.box_id);
         Ok(CatalogState {
             db,
             identity,
@@ -183,6 +188,8 @@ impl CatalogState {
             leases,
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),
+            notices,
+            notice_news: Arc::new(Notify::new()),
             service: Arc::new(ArcSwap::from_pointee(service)),
             service_watchers: Vec::new(),
             closing: false,

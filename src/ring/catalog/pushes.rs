@@ -92,7 +92,7 @@ pub struct PushFilter {
 }
 
 impl CatalogState {
-    /// Enters a push.
+    /// Enters a push, and posts the notice of its beginning.
     ///
     /// # Errors
     /// The database fails.
@@ -119,11 +119,11 @@ impl CatalogState {
                     push.decision
                 ])
             })
-            .map(drop)
-            .map_err(RingError::catalog("entering a push"))
+            .map_err(RingError::catalog("entering a push"))?;
+        self.tell_push_begin(push.id)
     }
 
-    /// Enters the end of a push. One that is not known is left alone.
+    /// Enters the end of a push, and posts the notice of it. One that is not known is left alone.
     ///
     /// # Errors
     /// The database fails.
@@ -145,17 +145,19 @@ impl CatalogState {
                     end.height
                 ])
             })
-            .map(drop)
-            .map_err(RingError::catalog("entering the end of a push"))
+            .map_err(RingError::catalog("entering the end of a push"))?;
+        self.tell_push_end(id)
     }
 
     /// After a start: ends the pushes that were live when the box went down, as late as media of
-    /// theirs is in the ring, and leaves the newest `keep`. Tells the last number given out.
+    /// theirs is in the ring, posts the notices of that, and leaves the newest `keep`. Tells the
+    /// last number given out.
     ///
     /// # Errors
     /// The database fails.
     pub fn take_up_pushes(&mut self, keep: u64) -> Result<Option<PushId>, RingError> {
         let what = RingError::catalog("taking up the pushes");
+        let lost = self.open_pushes().map_err(what)?;
         self.db
             .execute(
                 "UPDATE push SET cause = ?1, errcode = ?2, ended_ms = max(began_ms, coalesce((
@@ -168,12 +170,23 @@ impl CatalogState {
                  WHERE ended_ms IS NULL",
                 params![LOST_CAUSE, LOST_ERRCODE],
             )
-            .map_err(what)?;
+            .map_err(RingError::catalog("taking up the pushes"))?;
+        for id in lost {
+            self.tell_push_end(id)?;
+        }
         self.prune_pushes(keep)?;
         let what = RingError::catalog("taking up the pushes");
         let last: Option<i64> =
             self.db.query_row("SELECT max(id) FROM push", [], |row| row.get(0)).map_err(what)?;
         Ok(last.map(PushId))
+    }
+
+    /// The pushes whose end nobody entered.
+    fn open_pushes(&self) -> rusqlite::Result<Vec<PushId>> {
+        let mut query =
+            self.db.prepare("SELECT id FROM push WHERE ended_ms IS NULL ORDER BY id")?;
+        let rows = query.query_map([], |row| row.get(0).map(PushId))?;
+        rows.collect()
     }
 
     /// Leaves the newest `keep` pushes.

@@ -70,13 +70,15 @@ CREATE TABLE entry (
     kind TEXT NOT NULL, key TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (kind, key))
     WITHOUT ROWID;
 -- Notifications, in the order in which they happened. state: 0 waits, 1 taken by the receiver,
--- 2 given up. body is JSON without t and sign, which are made for each attempt.
+-- 2 given up, 3 waits and lets those behind it pass. body is JSON without t and sign, which are
+-- made for each attempt.
 CREATE TABLE notice (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, stream TEXT NOT NULL,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, stream TEXT NOT NULL,
     event_type INTEGER NOT NULL, at_ms INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL,
     body TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
     last_ms INTEGER, answer TEXT);
 CREATE INDEX notice_state ON notice (state, seq);
+CREATE INDEX notice_lane ON notice (stream, seq) WHERE state = 0;
 CREATE INDEX notice_stream ON notice (stream, at_ms);
 -- One row a push or pull, from begin to end, recorded or not. decision is what was decided, as JSON.
 CREATE TABLE push (

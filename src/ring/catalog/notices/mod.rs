@@ -1,0 +1,452 @@
+//! The outbox of notices: what is to be told to receivers, in the order in which it happened.
+//!
+//! Invariants
+//! 1. A notice gets its sequence number in the transaction that enters it: numbers grow by one
+//!    from each to the next, over restarts too, and none is left out.
+//! 2. An event is entered once, however often it is posted: ids are unique.
+//! 3. What happened to a stream, a recording or a file is durable when the posting returns. What
+//!    is only said of their quality (events 321 and 341) becomes durable with the next group sync,
+//!    and so does the outcome of an attempt: a power cut may have a notice told twice.
+//! 4. At most [`NOTICES_MAX`] rows, fewer in a small ring (a quarter of the reserve): the oldest
+//!    that were told go first, those that wait last.
+//!
+//! An event that nobody is to be told of is not entered.
+
+mod history;
+mod lanes;
+mod pushes;
+mod recorded;
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use tokio::sync::Notify;
+use tracing::error;
+
+use crate::domain::limits::NOTICES_MAX;
+use crate::domain::notice::{Event, Notice, NoticeSeq, Origin, What};
+use crate::domain::service::callbacks::{Destination, destination};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::UnixMillis;
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::rows::{sql, unsql};
+use crate::ring::identity::RingIdentity;
+
+pub use self::history::{HistoryPage, HistoryQuery, NoticeRecord};
+pub use self::lanes::{Attempt, Verdict, WaitingNotice};
+
+/// How long notices that were told or given up are kept, in milliseconds: 14 days.
+pub const HISTORY_MS: i64 = 14 * 86_400_000;
+/// Bytes that a row takes, indexes included: bodies of the contract have 500 to 1,500.
+const ROW_BYTES: u64 = 2_048;
+/// Even the smallest ring holds so many.
+const ROWS_MIN: u64 = 1_000;
+/// The history is cut at each so many notices.
+const CUT_EVERY: u64 = 64;
+
+/// What the outbox must know to fill in a notice and to address it.
+#[derive(Debug, Clone)]
+pub struct NoticeDesk {
+    /// Number of the account; 0 for none.
+    pub appid: u64,
+    /// The box.
+    pub box_id: String,
+    /// Where events go for which there is no rule.
+    pub default: Option<Destination>,
+}
+
+impl NoticeDesk {
+    /// A desk for what rules say alone.
+    #[must_use]
+    pub fn of_box(box_id: &str) -> Self {
+        NoticeDesk { appid: 0, box_id: box_id.to_owned(), default: None }
+    }
+}
+
+/// A notice with its address, ready to be entered in a transaction.
+#[derive(Debug, Clone)]
+pub struct AddressedNotice {
+    notice: Notice,
+    to: Destination,
+    appid: u64,
+    box_id: String,
+    rows_max: u32,
+}
+
+/// How many notices a ring has room for beside everything else in its reserve.
+fn rows_max(identity: &RingIdentity) -> u32 {
+    let slots = u64::from(identity.slots) * identity.slot_bytes;
+    let reserve = identity.capacity_bytes.saturating_sub(slots);
+    let rows = (reserve / 4 / ROW_BYTES).max(ROWS_MIN);
+    u32::try_from(rows).unwrap_or(NOTICES_MAX).min(NOTICES_MAX)
+}
+
+impl CatalogState {
+    /// Says how notices are filled in and addressed from now on.
+    pub fn set_notice_desk(&mut self, desk: NoticeDesk) {
+        self.notices = desk;
+    }
+
+    /// Told whenever a notice begins to wait.
+    #[must_use]
+    pub fn notice_news(&self) -> Arc<Notify> {
+        self.notice_news.clone()
+    }
+
+    /// Enters a notice, unless nobody is to be told of it or it was entered before.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn post_notice(&mut self, notice: Notice) -> Result<Option<NoticeSeq>, RingError> {
+        let Some(addressed) = self.address_notice(notice) else { return Ok(None) };
+        let what = "entering a notice";
+        let enter = |transaction: &Transaction<'_>| enter_notice(transaction, &addressed);
+        let entered = match addressed.notice.what {
+            What::PushException(_) | What::RecordException(_) => self
+                .db
+                .transaction()
+                .and_then(|transaction| {
+                    let entered = enter(&transaction)?;
+                    transaction.commit()?;
+                    Ok(entered)
+                })
+                .map_err(RingError::catalog(what))?,
+            _ => self.durably(what, enter)?,
+        };
+        self.notice_news.notify_one();
+        Ok(entered)
+    }
+
+    /// The notice with where it goes; `None` if nobody is to be told. For callers with a
+    /// transaction of their own: they go on with [`enter_notice`], and notify
+    /// [`notice_news`](Self::notice_news) once it is committed.
+    #[must_use]
+    pub fn address_notice(&self, notice: Notice) -> Option<AddressedNotice> {
+        let to = self.notice_destination(&notice.key, notice.event())?;
+        if let What::RecordException(exception) = &notice.what {
+            let level = exception.finding.kind.level();
+            if !to.levels.contains(&level) {
+                return None;
+            }
+        }
+        let NoticeDesk { appid, box_id, .. } = &self.notices;
+        let (appid, box_id, rows_max) = (*appid, box_id.clone(), rows_max(&self.identity));
+        Some(AddressedNotice { notice, to, appid, box_id, rows_max })
+    }
+
+    /// Where events of a stream go now.
+    fn notice_destination(&self, key: &StreamKey, event: Event) -> Option<Destination> {
+        destination(&self.service.load(), self.notices.default.as_ref(), key, event)
+    }
+}
+
+/// Enters a notice in a transaction of the caller; `None` if it was entered before.
+///
+/// # Errors
+/// The database fails.
+pub fn enter_notice(
+    transaction: &Transaction<'_>,
+    addressed: &AddressedNotice,
+) -> rusqlite::Result<Option<NoticeSeq>> {
+    let AddressedNotice { notice, to, appid, box_id, rows_max } = addressed;
+    let id = notice.id();
+    let known = transaction
+        .prepare_cached("SELECT seq FROM notice WHERE id = ?1")?
+        .query_row([&id], |row| row.get::<_, i64>(0))
+        .optional()?;
+    if known.is_some() {
+        return Ok(None);
+    }
+    let last: Option<i64> = transaction
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'notice'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let seq = NoticeSeq(unsql(last.unwrap_or(0)) + 1);
+    make_room(transaction, seq, notice.at, *rows_max)?;
+    let body = notice.body(Origin { appid: *appid, box_id }, seq);
+    transaction
+        .prepare_cached(
+            "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            sql(seq.0),
+            id,
+            notice.key.to_string(),
+            notice.event().number(),
+            notice.at.0,
+            to.url.expose(),
+            to.key.expose(),
+            body
+        ])?;
+    Ok(Some(seq))
+}
+
+/// Makes room for one more row, and cuts the history now and then.
+fn make_room(
+    transaction: &Transaction<'_>,
+    seq: NoticeSeq,
+    now: UnixMillis,
+    rows_max: u32,
+) -> rusqlite::Result<()> {
+    if seq.0.is_multiple_of(CUT_EVERY) {
+        transaction
+            .prepare_cached("DELETE FROM notice WHERE state IN (1, 2) AND last_ms < ?1")?
+            .execute([now.0.saturating_sub(HISTORY_MS)])?;
+    }
+    let count: u32 = transaction
+        .prepare_cached("SELECT count(*) FROM notice")?
+        .query_row([], |row| row.get(0))?;
+    if count < rows_max {
+        return Ok(());
+    }
+    let oldest = |state: u8| {
+        transaction
+            .prepare_cached("SELECT min(seq) FROM notice WHERE state = ?1")?
+            .query_row([state], |row| row.get::<_, Option<i64>>(0))
+    };
+    for state in [1, 2, 3, 0] {
+        let Some(victim) = oldest(state)? else { continue };
+        if matches!(state, 0 | 3) {
+            error!(seq = victim, "the outbox is full: a notice that waits is dropped");
+        }
+        transaction.prepare_cached("DELETE FROM notice WHERE seq = ?1")?.execute([victim])?;
+        break;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::address::Address;
+    use crate::domain::eviction::OnFull;
+    use crate::domain::files::FileFormat;
+    use crate::domain::ids::{BootId, RecordingId, SessionId};
+    use crate::domain::notice::{PushBegin, PushEnd, PushEndCause, PushFacts, RecordException};
+    use crate::domain::record_watch::{Level, RecordFinding, RecordTrouble};
+    use crate::domain::secret::Secret;
+    use crate::domain::service::callbacks::{CallbackTemplateFields, UrlField};
+    use crate::domain::service::limits::ServiceLimits;
+    use crate::domain::time::{BootTime, ClockQuality, Instant, WallTime};
+    use crate::platform::clock::Clock;
+    use crate::ring::catalog::CatalogSettings;
+    use crate::ring::clip::Leases;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Instant {
+            let wall = WallTime { unix: NOW, quality: ClockQuality::Trusted };
+            Instant { boot: BootTime(1_000), wall }
+        }
+
+        fn boot_id(&self) -> BootId {
+            BootId([1; 16])
+        }
+    }
+
+    fn destination_at(url: &str) -> Destination {
+        Destination::of_all(Address::parse(url, &["http"]).expect("url"), Secret::new("K1"))
+    }
+
+    /// An outbox whose every event goes to one receiver.
+    pub(super) fn open(path: &Path) -> CatalogState {
+        let identity = RingIdentity::plan(path, 32 << 20, 1 << 20).expect("fits");
+        let settings = CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false };
+        let leases = Arc::new(Leases::default());
+        let mut state =
+            CatalogState::open(path, Arc::new(identity), Arc::new(Still), settings, leases)
+                .expect("opens");
+        state.set_notice_desk(NoticeDesk {
+            appid: 7,
+            default: Some(destination_at("http://default/hook")),
+            ..NoticeDesk::of_box("box-01")
+        });
+        state
+    }
+
+    fn facts(push: u64) -> PushFacts {
+        PushFacts {
+            sequence: SessionId(push),
+            node: String::new(),
+            user_ip: "192.0.2.1".into(),
+            stream_param: String::new(),
+        }
+    }
+
+    fn begin(stream: &str, push: u64) -> Notice {
+        let what = What::PushBegin(PushBegin { push: facts(push), width: 0, height: 0 });
+        Notice { key: format!("d/live/{stream}").parse().expect("key"), at: NOW, what }
+    }
+
+    fn end(stream: &str, push: u64) -> Notice {
+        let (errcode, errmsg) = PushEndCause::ClientClosed.told();
+        let (push, duration_ms, width, height) = (facts(push), 1, 0, 0);
+        let end = PushEnd { push, duration_ms, errcode, errmsg, width, height };
+        Notice { what: What::PushEnd(end), ..begin(stream, 0) }
+    }
+
+    fn post(state: &mut CatalogState, notice: Notice) -> Option<u64> {
+        state.post_notice(notice).expect("entered").map(|seq| seq.0)
+    }
+
+    fn ready(state: &CatalogState) -> Vec<u64> {
+        let mut ready: Vec<u64> =
+            state.waiting_notices().expect("read").iter().map(|notice| notice.seq.0).collect();
+        ready.sort_unstable();
+        ready
+    }
+
+    fn note(state: &mut CatalogState, seq: u64, verdict: Verdict) {
+        let attempt = Attempt { at: NOW, verdict, answer: "status 500".into() };
+        state.note_attempt(NoticeSeq(seq), &attempt).expect("kept");
+    }
+
+    #[test]
+    fn numbers_have_no_gaps_and_an_event_is_entered_once() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        assert_eq!(post(&mut state, begin("a", 1)), Some(1));
+        assert_eq!(post(&mut state, begin("a", 1)), None);
+        assert_eq!(post(&mut state, end("a", 1)), Some(2));
+        note(&mut state, 1, Verdict::Taken);
+        drop(state);
+        let mut state = open(dir.path());
+        assert_eq!(ready(&state), [2]);
+        assert_eq!(post(&mut state, begin("a", 2)), Some(3));
+        let body: serde_json::Value =
+            serde_json::from_str(&state.waiting_notices().expect("read")[0].body).expect("JSON");
+        assert_eq!(body["edgerec"]["seq"], 2);
+        assert_eq!((&body["edgerec"]["box"], &body["appid"]), (&"box-01".into(), &7.into()));
+    }
+
+    #[test]
+    fn only_the_first_of_a_lane_is_ready_and_those_aside_let_others_pass() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        for notice in [begin("a", 1), end("a", 1), begin("b", 2), begin("a", 3)] {
+            post(&mut state, notice);
+        }
+        assert_eq!(ready(&state), [1, 3]);
+        note(&mut state, 1, Verdict::Again);
+        assert_eq!(ready(&state), [1, 3]);
+        note(&mut state, 1, Verdict::Aside);
+        assert_eq!(ready(&state), [1, 2, 3]);
+        note(&mut state, 2, Verdict::GivenUp);
+        note(&mut state, 3, Verdict::Taken);
+        assert_eq!(ready(&state), [1, 4]);
+        assert_eq!(state.notice_counts().expect("counted"), (2, 1));
+        let attempts: Vec<u32> =
+            state.waiting_notices().expect("read").iter().map(|notice| notice.attempts).collect();
+        assert_eq!(attempts, [0, 2]);
+    }
+
+    #[test]
+    fn the_address_is_looked_up_again_and_the_stored_one_is_the_fallback() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        post(&mut state, begin("a", 1));
+        let url = |state: &CatalogState| {
+            state.waiting_notices().expect("read")[0].url.expose().to_owned()
+        };
+        state.set_notice_desk(NoticeDesk::of_box("box-01"));
+        assert_eq!(url(&state), "http://default/hook");
+        assert_eq!(post(&mut state, begin("a", 2)), None, "nobody is to be told");
+        let fields = CallbackTemplateFields {
+            name: Some("t".into()),
+            urls: vec![
+                (UrlField::StreamBeginNotifyUrl, "http://corrected/".into()),
+                (UrlField::RecordExceptionNotifyUrl, "http://corrected/".into()),
+            ],
+            levels: Some(vec!["error".into()]),
+            ..CallbackTemplateFields::default()
+        };
+        let limits = ServiceLimits::default();
+        let set = state.change_service(|service, changes| {
+            let number = service.callbacks.create_template(fields, &limits, changes)?;
+            service.callbacks.create_rule(("d", ""), number, NOW, &limits, changes)
+        });
+        set.expect("stored").expect("allowed");
+        assert_eq!(url(&state), "http://corrected/");
+        let exception = |kind: RecordTrouble| {
+            let finding = RecordFinding { kind, occurs: 1 };
+            let (recording, format) = (RecordingId(1), FileFormat::Hls);
+            let what = What::RecordException(RecordException { recording, format, finding });
+            Notice { what, ..begin("a", 1) }
+        };
+        assert_eq!(RecordTrouble::NoAudio.level(), Level::Warning);
+        assert_eq!(post(&mut state, exception(RecordTrouble::NoAudio)), None, "not this level");
+        assert_eq!(post(&mut state, exception(RecordTrouble::NoVideo)), Some(2));
+    }
+
+    #[test]
+    fn the_outbox_is_bounded_and_what_was_told_goes_first() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        let most = rows_max(&state.identity);
+        assert!((1_000..2_000).contains(&most), "{most} in the smallest reserve");
+        post(&mut state, begin("a", 1));
+        post(&mut state, begin("b", 2));
+        note(&mut state, 2, Verdict::Taken);
+        let transaction = state.db.transaction().expect("begun");
+        for seq in 3..=most {
+            let row = "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body)
+                       VALUES (?1, 'id' || ?1, 'd/live/c', 1, 0, 'http://h/', '', '{}')";
+            transaction.prepare_cached(row).and_then(|mut r| r.execute([seq])).expect("entered");
+        }
+        transaction.commit().expect("committed");
+        let count = |state: &CatalogState| {
+            let all: u32 = state
+                .db
+                .query_row("SELECT count(*) FROM notice", [], |row| row.get(0))
+                .expect("counted");
+            all
+        };
+        assert_eq!(post(&mut state, begin("a", 3)), Some(u64::from(most) + 1));
+        assert_eq!((count(&state), ready(&state)[0]), (most, 1), "2 was told and went");
+        post(&mut state, begin("a", 4));
+        assert_eq!((count(&state), ready(&state)[0]), (most, 3), "1 was the oldest");
+    }
+
+    #[test]
+    fn the_history_is_listed_in_pages_and_cut_after_a_fortnight() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        for push in 1..=3 {
+            post(&mut state, begin("cam", push));
+            note(&mut state, push, Verdict::Taken);
+        }
+        post(&mut state, begin("xcam", 9));
+        note(&mut state, 4, Verdict::Taken);
+        post(&mut state, end("cam", 3));
+        let query = HistoryQuery {
+            stream: "cam".into(),
+            from: UnixMillis(0),
+            until: NOW,
+            event: None,
+            taken: None,
+            skip: 1,
+            most: 1,
+        };
+        let page = state.notice_history(&query).expect("listed");
+        assert_eq!((page.total, page.records.len()), (3, 1));
+        assert!(page.records[0].body.contains("\"sequence\":\"2\""), "{:?}", page.records);
+        note(&mut state, 5, Verdict::Again);
+        let failed = HistoryQuery { taken: Some(false), skip: 0, most: 9, ..query.clone() };
+        let page = state.notice_history(&failed).expect("listed");
+        assert_eq!((page.total, page.records[0].event_number), (1, 0));
+        let early = HistoryQuery { until: UnixMillis(NOW.0 - 1), ..query };
+        assert_eq!(state.notice_history(&early).expect("listed").total, 0);
+        let transaction = state.db.transaction().expect("begun");
+        let later = UnixMillis(NOW.0 + HISTORY_MS + 1);
+        make_room(&transaction, NoticeSeq(CUT_EVERY), later, NOTICES_MAX).expect("cut");
+        transaction.commit().expect("committed");
+        assert_eq!((ready(&state), state.notice_counts().expect("counted")), (vec![5], (1, 0)));
+    }
+}
