@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "callbacks/of_recordings.rs"]
+mod of_recordings;
 #[path = "callbacks/on_a_box.rs"]
 mod on_a_box;
 #[path = "callbacks/receiver.rs"]

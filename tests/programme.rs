@@ -180,7 +180,7 @@ impl World {
         self.rules_seen = self.rules;
         let decision = self.decision();
         let begun = self.programme.begin(decision.clone(), false, self.now);
-        begun.over.iter().chain(begun.resumed.iter().map(|(id, _)| id)).for_each(|id| {
+        begun.over.iter().chain(&begun.resumed).for_each(|id| {
             self.waiting.remove(id);
         });
         self.add_template(begun.wants_template, &decision);

@@ -25,6 +25,7 @@ use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
 use edgerec::ring::catalog::files::FileRecord;
 use edgerec::ring::catalog::open::FileState;
+use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
 
@@ -94,7 +95,14 @@ impl Life {
     fn push(&self, seed: u64) -> LiveStream {
         let key = StreamKey::new("d", "live", "cam").expect("valid");
         let Moment { at: now, boot_id } = self.began;
-        let beginning = Beginning { key, protocol: "rtmp", query: String::new(), now, boot_id };
+        let beginning = Beginning {
+            key,
+            push: PushId(1),
+            protocol: "rtmp",
+            query: String::new(),
+            now,
+            boot_id,
+        };
         let mut ids = seed * 1_000;
         let mut random = || {
             ids += 2;

@@ -27,6 +27,7 @@ use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
 use edgerec::ring::catalog::files::FileRecord;
 use edgerec::ring::catalog::open::FileState;
+use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::clip::RingClip;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
@@ -80,7 +81,14 @@ fn begin(recorder: &Arc<Recorder>, name: &str, seed: u64) -> LiveStream {
 fn begin_at(recorder: &Arc<Recorder>, name: &str, seed: u64, ms: u64) -> LiveStream {
     let key = StreamKey::new("d", "live", name).expect("valid");
     let (now, boot_id) = (at(ms), BOOT);
-    let beginning = Beginning { key, protocol: "rtmp", query: String::new(), now, boot_id };
+    let beginning = Beginning {
+        key,
+        push: PushId(i64::try_from(seed).expect("small")),
+        protocol: "rtmp",
+        query: String::new(),
+        now,
+        boot_id,
+    };
     let mut number = seed * 1_000;
     let mut random = || {
         number += 2;
@@ -411,6 +419,22 @@ fn feed_short(session: &mut LiveStream, arrival: u64) {
     for index in 0..6_i64 {
         feed_one(session, CONFIG_A, index * 500, arrival + index.cast_unsigned() * 500);
     }
+}
+
+#[test]
+fn a_stream_that_stalls_leaves_nothing_in_memory() {
+    let dir = scratch();
+    format(dir.path(), 8);
+    let (ring, threads) = open(dir.path());
+    let recorder = recorder(&ring, false);
+    let mut session = begin(&recorder, "cam", 1);
+    feed(&mut session, 0, 10, 100);
+    assert!(recorder.tick(moment(2_000)).is_empty());
+    wait_for(&ring, "what has come is durable", |files| {
+        files.iter().any(|file| file.duration_ms == 400)
+    });
+    session.end("finished", at(2_000));
+    threads.close(&ring);
 }
 
 /// Waits until sessions have ended for the catalog too: each leaves a finished MP4 file.

@@ -31,6 +31,7 @@ use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
 use edgerec::ring::catalog::files::FileRecord;
 use edgerec::ring::catalog::open::FileState;
+use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::clip::RingClip;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
@@ -118,8 +119,14 @@ impl Rig {
 
     fn begin(&mut self) {
         let now = self.now().at;
-        let beginning =
-            Beginning { key: key(), protocol: "rtmp", query: String::new(), now, boot_id: BOOT };
+        let beginning = Beginning {
+            key: key(),
+            push: PushId(1),
+            protocol: "rtmp",
+            query: String::new(),
+            now,
+            boot_id: BOOT,
+        };
         let ids = &mut self.ids;
         let mut random = || {
             *ids += 2;

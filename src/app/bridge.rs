@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::app::online::{Online, OnlineEntry};
-use crate::domain::sample::{Sample, Track, TrackId};
+use crate::domain::notice::PushEndCause;
+use crate::domain::sample::{Sample, Shape, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::Moment;
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, StreamSink};
@@ -92,6 +93,7 @@ impl Intake for RecorderIntake {
         }
         let beginning = Beginning {
             key: arrival.key.clone(),
+            push: online.id(),
             protocol: match arrival.protocol {
                 Protocol::Rtmp => "rtmp",
                 Protocol::Rtsp => "rtsp",
@@ -103,12 +105,14 @@ impl Intake for RecorderIntake {
         let stream = LiveStream::begin(self.recorder.clone(), beginning, &mut random_u64)
             .map_err(|_| Refusal::Full)?;
         let clock = self.clock.clone();
-        Ok(Box::new(RecorderSink { stream, clock, cancelled, online }))
+        Ok(Box::new(RecorderSink { stream, picture: (0, 0), clock, cancelled, online }))
     }
 }
 
 struct RecorderSink {
     stream: LiveStream,
+    /// Width and height of its picture; zeros without one.
+    picture: (u32, u32),
     clock: Arc<dyn Clock>,
     cancelled: CancellationToken,
     online: OnlineEntry,
@@ -122,6 +126,11 @@ impl StreamSink for RecorderSink {
     fn tracks(&mut self, tracks: &[Track], left_out: &[String]) {
         for what in left_out {
             warn!(%what, "a track is left out");
+        }
+        for track in tracks {
+            if let Shape::Video { width, height } = track.shape {
+                self.picture = (width.into(), height.into());
+            }
         }
         self.stream.tracks(tracks);
     }
@@ -145,8 +154,22 @@ impl StreamSink for RecorderSink {
 
     fn end(self: Box<Self>, cause: EndCause) {
         let told = cause.to_string();
-        let cause = self.online.was_cut().map_or(told, |cut| cut.cause.to_owned());
-        self.stream.end(&cause, self.clock.now());
-        self.online.ended(PushEnd { cause, ..PushEnd::default() });
+        let in_words = self.online.was_cut().map_or(told, |cut| cut.cause.to_owned());
+        self.stream.end(&in_words, self.clock.now());
+        let (errcode, cause) = end_cause(&cause).told();
+        let (width, height) = self.picture;
+        self.online.ended(PushEnd { cause, errcode, width, height });
+    }
+}
+
+/// Why a push ended, as receivers are told.
+fn end_cause(cause: &EndCause) -> PushEndCause {
+    match cause {
+        EndCause::Finished => PushEndCause::ClientClosed,
+        EndCause::Disconnected(_) => PushEndCause::Network,
+        EndCause::Silent => PushEndCause::Silent,
+        EndCause::Replaced => PushEndCause::Dropped,
+        EndCause::Cancelled => PushEndCause::Internal,
+        EndCause::Faulty(_) => PushEndCause::Malformed,
     }
 }

@@ -192,6 +192,11 @@ pub(super) struct OnlineEntry {
 }
 
 impl OnlineEntry {
+    /// The number of its push or pull.
+    pub(super) fn id(&self) -> PushId {
+        self.id
+    }
+
     /// Why it was cut; `None`: it was not.
     pub(super) fn was_cut(&self) -> Option<Cut> {
         self.online.table().live.get(&self.id).and_then(|live| live.cut)

@@ -103,8 +103,8 @@ impl Why {
 pub struct Begun {
     /// A recording by the template is wanted: to be given with [`Programme::add_template`].
     pub wants_template: bool,
-    /// Recordings that go on with this session, and since when they waited.
-    pub resumed: Vec<(RecordingId, Option<Pause>)>,
+    /// Recordings that go on with this session.
+    pub resumed: Vec<RecordingId>,
     /// Recordings that are over.
     pub over: Vec<RecordingId>,
 }
@@ -204,6 +204,12 @@ impl Programme {
         self.entries.iter().filter(|entry| entry.on).map(|entry| &entry.recording)
     }
 
+    /// Whether a recording is on, or waits.
+    #[must_use]
+    pub fn has(&self, recording: RecordingId) -> bool {
+        self.entries.iter().any(|entry| entry.recording.plan().id == recording)
+    }
+
     /// A session begins.
     pub fn begin(&mut self, decision: Decision, keep_all: bool, now: Moment) -> Begun {
         let mut begun = Begun::default();
@@ -222,8 +228,8 @@ impl Programme {
                 begun.over.push(id);
                 return false;
             }
-            (entry.on, entry.fresh) = (true, true);
-            begun.resumed.push((id, entry.paused.take()));
+            (entry.on, entry.fresh, entry.paused) = (true, true, None);
+            begun.resumed.push(id);
             true
         });
         let has_template = self.entries.iter().any(|entry| !entry.why.is_task());

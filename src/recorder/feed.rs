@@ -3,15 +3,12 @@
 use bytes::Bytes;
 
 use crate::domain::sample::{Sample, Track, TrackId};
-
-/// Who feeds a stage: one push or pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FeedId(pub u64);
+use crate::ring::catalog::pushes::PushId;
 
 /// What a feeder brings, as far as it is known by now.
 pub struct Feed {
-    /// Which.
-    pub id: FeedId,
+    /// Which push or pull.
+    pub id: PushId,
     /// How it comes (`rtmp`, `rtsp`).
     pub protocol: &'static str,
     /// Query string of the push URL; may hold secrets.

@@ -60,12 +60,22 @@ impl Fragmenter {
     /// to begin (`key`) and the fragment is not too young.
     #[must_use]
     pub fn is_due(&self, sample: &Sample, key: bool, now: BootTime) -> bool {
-        let Some(opening) = &self.opening else { return false };
-        let age_ms = u64::try_from(now.since(opening.arrived.boot).as_millis()).unwrap_or(u64::MAX);
+        let Some(age_ms) = self.age_ms(now) else { return false };
         age_ms >= FRAGMENT_AGE_MS_MAX
             || (key && age_ms >= FRAGMENT_AGE_MS_MIN)
             || self.bytes + sample.data.len() > self.bytes_target
             || self.samples >= FRAGMENT_SAMPLES_MAX
+    }
+
+    /// Whether the fragment waits for too long for a sample after it.
+    #[must_use]
+    pub fn is_old(&self, now: BootTime) -> bool {
+        self.age_ms(now).is_some_and(|age_ms| age_ms >= FRAGMENT_AGE_MS_MAX)
+    }
+
+    fn age_ms(&self, now: BootTime) -> Option<u64> {
+        let age = now.since(self.opening.as_ref()?.arrived.boot);
+        Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Whether no sample waits.

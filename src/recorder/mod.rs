@@ -11,6 +11,7 @@ pub mod session;
 pub mod stage;
 pub mod stream;
 pub mod tasks;
+pub mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,7 @@ use crate::recorder::rules::RulesInForce;
 use crate::recorder::stage::Stage;
 use crate::ring::RingError;
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
+use crate::ring::catalog::pushes::PushId;
 use crate::ring::catalog::service::ServiceInForce;
 use crate::ring::catalog::waiting::WaitingRecording;
 use crate::ring::catalog::{Catalog, CatalogState};
@@ -77,6 +79,8 @@ impl RecorderSettings {
 pub struct Beginning {
     /// Which stream.
     pub key: StreamKey,
+    /// Which push or pull.
+    pub push: PushId,
     /// How it comes (`rtmp`, `rtsp`).
     pub protocol: &'static str,
     /// Query string of the push URL; may hold secrets.
@@ -241,12 +245,12 @@ impl Recorder {
         }
     }
 
-    fn resume(&self, recordings: Vec<RecordingId>) {
-        if !recordings.is_empty() {
-            self.post("recordings could not be resumed", move |state| {
-                state.resume_recordings(&recordings)
-            });
-        }
+    /// Says that recordings could not start, for want of a lane.
+    fn tell_start_failed(&self, key: &StreamKey, protocol: &str, starts: Vec<RecordingStart>) {
+        let (key, pulled) = (key.clone(), protocol == "rtsp");
+        self.post("a recording that could not start is not told", move |state| {
+            state.tell_start_failed(&key, pulled, starts)
+        });
     }
 
     fn interrupt(&self, recordings: Vec<RecordingId>) {

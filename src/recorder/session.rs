@@ -262,6 +262,13 @@ impl RecordedSession {
         }
     }
 
+    /// Time passes, perhaps without a sample: what has come does not wait for more.
+    pub fn tick(&mut self, programme: &mut Programme, now: BootTime) {
+        if self.fragmenter.as_ref().is_some_and(|open| open.is_old(now)) {
+            self.cut(programme);
+        }
+    }
+
     /// Recordings are over: the next sample belongs to them no more.
     pub fn end_recordings(&mut self, programme: &mut Programme, over: &[RecordingId]) {
         self.cut(programme);

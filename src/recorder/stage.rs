@@ -18,11 +18,13 @@ use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Standing;
 use crate::domain::time::{BootTime, Instant, Moment};
-use crate::recorder::feed::{Feed, FeedId};
+use crate::recorder::feed::Feed;
 use crate::recorder::live::{LiveEntry, LiveSession};
 use crate::recorder::session::{RecordedSession, SessionFault, SessionParts};
+use crate::recorder::watch::StageWatch;
 use crate::recorder::{Full, Recorder};
 use crate::ring::catalog::open::RecordingStart;
+use crate::ring::catalog::pushes::PushId;
 use crate::ring::fragment::SessionStart;
 use crate::ring::layout::stream_hash;
 
@@ -48,16 +50,17 @@ pub struct Stage {
     starts: Vec<RecordingStart>,
     entry: Option<LiveEntry>,
     /// Whose samples count.
-    feeder: Option<FeedId>,
+    feeder: Option<PushId>,
     /// The publisher beside which a mixer may feed.
-    original: Option<FeedId>,
+    original: Option<PushId>,
     /// Number of the rules that were looked at last.
     rules_seen: u64,
     /// Number of what the API has set that was looked at last.
     service_seen: u64,
     look_at: BootTime,
     restart: Option<Restart>,
-    watch: DueWatch,
+    due: DueWatch,
+    watch: StageWatch,
     /// When the last sample was kept.
     kept: Option<Instant>,
     /// No lane was free.
@@ -80,7 +83,8 @@ impl Stage {
             service_seen: u64::MAX,
             look_at: BootTime(0),
             restart: None,
-            watch: DueWatch::default(),
+            due: DueWatch::default(),
+            watch: StageWatch::default(),
             kept: None,
             full: false,
         }
@@ -103,12 +107,12 @@ impl Stage {
         self.programme.is_idle()
             && self.feeder.is_none()
             && self.original.is_none()
-            && !self.watch.is_missing()
+            && !self.due.is_missing()
     }
 
     /// Who feeds it.
     #[must_use]
-    pub fn feeder(&self) -> Option<FeedId> {
+    pub fn feeder(&self) -> Option<PushId> {
         self.feeder
     }
 
@@ -152,6 +156,7 @@ impl Stage {
             self.finish("another feeder took over", Ending::HandedOver, recorder, now);
         }
         self.feeder = Some(feed.id);
+        self.watch.begin();
         let rules = recorder.rules().load_full();
         (self.rules_seen, self.restart) = (rules.number, None);
         let decision = rules.table.resolve(&self.key);
@@ -164,20 +169,21 @@ impl Stage {
             return Ok(());
         }
         self.open_session(recorder, feed, id, now).inspect_err(|_| {
+            recorder.tell_start_failed(&self.key, feed.protocol, self.starts.clone());
             self.finish("no lane is free", Ending::Gone, recorder, now);
             (self.feeder, self.entry) = (None, None);
         })
     }
 
     /// A feeder is gone.
-    pub fn leave(&mut self, recorder: &Recorder, feed: FeedId, cause: &str, now: Moment) {
+    pub fn leave(&mut self, recorder: &Recorder, feed: PushId, cause: &str, now: Moment) {
         if self.original == Some(feed) {
             self.original = None;
         }
         if self.feeder != Some(feed) {
             return;
         }
-        self.feeder = None;
+        self.watch.end(&self.programme, self.feeder.take(), recorder.catalog());
         let ending = if self.original.is_some() { Ending::HandedOver } else { Ending::Gone };
         self.finish(cause, ending, recorder, now);
         if self.original.is_none() {
@@ -198,6 +204,7 @@ impl Stage {
         now: Moment,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<(), SessionFault> {
+        self.watch.sample(&self.programme, &feed.tracks, &sample, now.at);
         self.look_at_rules(recorder);
         self.look_at_tasks(recorder, now);
         let can_begin = feed.can_begin_with(&sample);
@@ -212,7 +219,11 @@ impl Stage {
         }
         if self.session.is_none() && self.programme.wants_media() && can_begin {
             let id = SessionId(random() >> 1);
-            self.full = self.open_session(recorder, feed, id, now).is_err();
+            let full = self.open_session(recorder, feed, id, now).is_err();
+            if full && !self.full {
+                recorder.tell_start_failed(&self.key, feed.protocol, self.starts.clone());
+            }
+            self.full = full;
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         if !self.programme.wants_media() {
@@ -220,11 +231,12 @@ impl Stage {
             return Ok(());
         }
         let taken = session.sample(&mut self.programme, sample, now.at);
+        self.watch.dropped(session.dropped_fragments());
         if let Some(kept) = session.last_kept() {
             self.kept = Some(kept);
-            if self.watch.is_missing() {
+            if self.due.is_missing() {
                 let (key, catalog) = (&self.key, recorder.catalog());
-                self.watch.over(kept, &mut |entry| enter_gap(catalog, key, entry));
+                self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));
             }
         }
         taken
@@ -232,6 +244,7 @@ impl Stage {
 
     /// The feeder's tracks changed.
     pub fn tracks(&mut self, tracks: &[Track]) {
+        self.watch.tracks_changed();
         if let Some(session) = &mut self.session {
             session.tracks(&mut self.programme, tracks);
         }
@@ -270,18 +283,26 @@ impl Stage {
     /// Time passes.
     pub fn tick(&mut self, recorder: &Recorder, now: Moment, is_source: bool) {
         self.look_at_tasks(recorder, now);
+        if let Some(session) = &mut self.session {
+            session.tick(&mut self.programme, now.at.boot);
+        }
         let expired = self.programme.expire(now);
         recorder.end_later(expired.over, now);
         recorder.interrupt(expired.interrupted);
         let missing = self.missing(now, is_source);
+        if missing == Some(Missing::Camera) && !self.due.is_missing() {
+            self.watch.pull_failed();
+        }
+        let of = (&self.key, self.feeder);
+        self.watch.tick(&self.programme, of, recorder.catalog(), now.at);
         let (key, catalog) = (&self.key, recorder.catalog());
         let mut enter = |entry| enter_gap(catalog, key, entry);
         match missing {
             Some(cause) => {
-                let from = self.kept.filter(|_| !self.watch.is_missing()).unwrap_or(now.at);
-                self.watch.missing(from, cause, now.at, &mut enter);
+                let from = self.kept.filter(|_| !self.due.is_missing()).unwrap_or(now.at);
+                self.due.missing(from, cause, now.at, &mut enter);
             }
-            None => self.watch.over(now.at, &mut enter),
+            None => self.due.over(now.at, &mut enter),
         }
     }
 
@@ -402,8 +423,6 @@ impl Stage {
         random: &mut dyn FnMut() -> u64,
     ) {
         self.end_recordings(recorder, &begun.over, now);
-        let resumed: Vec<RecordingId> = begun.resumed.iter().map(|(id, _)| *id).collect();
-        recorder.resume(resumed);
         if let (true, Some(matched)) = (begun.wants_template, decision.matched()) {
             let id = RecordingId(random() >> 1);
             let (recording, start) = recorder.by_template(matched, id);

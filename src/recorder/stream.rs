@@ -10,7 +10,7 @@ use crate::domain::ids::BootId;
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{Instant, Moment};
-use crate::recorder::feed::{Feed, FeedId};
+use crate::recorder::feed::Feed;
 use crate::recorder::session::SessionFault;
 use crate::recorder::stage::Stage;
 use crate::recorder::{Beginning, Full, Recorder};
@@ -36,11 +36,11 @@ impl LiveStream {
         beginning: Beginning,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<Self, Full> {
-        let Beginning { key, protocol, query, now, boot_id } = beginning;
+        let Beginning { key, push, protocol, query, now, boot_id } = beginning;
         let mix = recorder.mixer_of(&key, &query);
         let stage = recorder.stage(&key);
         let feed = Feed {
-            id: FeedId(random()),
+            id: push,
             protocol,
             query,
             tracks: Vec::new(),

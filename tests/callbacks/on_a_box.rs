@@ -163,7 +163,9 @@ fn pushes_are_told_from_begin_to_end_also_one_that_the_box_did_not_survive() {
     let receiver = Receiver::start(&json!([]));
     let key = crate::receiver::KEY;
     let section = format!("[callback]\nurl = \"{}\"\nkey = \"{key}\"\n", receiver.url());
-    let mut edge = BoxPlan::default().sections(&section).start();
+    // Of recordings there is nothing to tell.
+    let no_rules = json!({"revision": 1, "templates": [], "rules": []});
+    let mut edge = BoxPlan::default().sections(&section).rules(no_rules).start();
     let url = format!("{}?room=7", edge.push_url("cam"));
     let log = edge.dir().join("push.log");
     push_file(&CLIP.flv(), &url, Pace::Fast, &log).finish_within(SOON);

@@ -22,6 +22,7 @@ use edgerec::recorder::rules::Rules;
 use edgerec::recorder::stream::LiveStream;
 use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
+use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use serde_json::Value;
 
@@ -119,6 +120,7 @@ impl Recording {
         let key: StreamKey = key.parse().expect("a key");
         let beginning = Beginning {
             key: key.clone(),
+            push: PushId(1),
             protocol: "rtmp",
             query: String::new(),
             now: at(0),

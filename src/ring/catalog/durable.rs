@@ -7,17 +7,17 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{FileId, RecordingId, SlotIndex};
-use crate::domain::splice::Pause;
+use crate::domain::ids::{FileId, RecordingId, SessionId, SlotIndex};
 use crate::domain::time::{ClockQuality, Instant};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::notices::Status;
 use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
 };
 use crate::ring::catalog::rows::{
-    insert_gap, insert_recording, insert_session, sql, store_segment, store_span, stored_state,
-    wall_at,
+    has_gap, insert_gap, insert_recording, insert_session, sql, store_segment, store_span,
+    stored_state, wall_at,
 };
 use crate::ring::catalog::take_up::catch_up;
 use crate::ring::fragment::{SegmentStart, SessionStart};
@@ -75,38 +75,6 @@ impl CatalogState {
         self.enter(events, Origin::Replay)
     }
 
-    /// Ends recordings whose stream did not come back: their open files are finished.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn end_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
-        self.in_entry(Origin::Live, |entry| {
-            recordings.iter().try_for_each(|recording| entry.end_recording(*recording))
-        })
-    }
-
-    /// Ends all clips of recordings that go on waiting for their stream.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn interrupt_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
-        self.in_entry(Origin::Live, |entry| {
-            recordings.iter().try_for_each(|recording| entry.interrupt_recording(*recording))
-        })
-    }
-
-    /// Finishes every file that still grows, but for those that wait for their stream.
-    pub(super) fn finish_open_files(
-        &mut self,
-        waits: impl Fn(RecordingId, FileFormat) -> bool,
-    ) -> Result<(), RingError> {
-        let keys = self.open_files.keys().copied();
-        let keys: Vec<_> = keys.filter(|(recording, format)| !waits(*recording, *format)).collect();
-        self.in_entry(Origin::Replay, |entry| {
-            keys.into_iter().try_for_each(|key| entry.finish_file(key))
-        })
-    }
-
     /// Has files made of media that was in the ring before anybody asked for it.
     pub(super) fn enter_past(
         &mut self,
@@ -119,7 +87,7 @@ impl CatalogState {
         self.in_entry(origin, |entry| events.into_iter().try_for_each(|event| entry.enter(event)))
     }
 
-    fn in_entry(
+    pub(super) fn in_entry(
         &mut self,
         origin: Origin,
         work: impl FnOnce(&mut Entry<'_>) -> rusqlite::Result<()>,
@@ -133,12 +101,20 @@ impl CatalogState {
             delivers: self.settings.delivers,
             origin,
             finished: 0,
+            statuses_changed: false,
+            failed: Vec::new(),
         };
         work(&mut entry).map_err(RingError::catalog(what))?;
-        let finished = entry.finished;
+        let Entry { finished, statuses_changed, failed, .. } = entry;
         transaction.commit().map_err(RingError::catalog(what))?;
         if finished > 0 {
             self.news.notify_one();
+        }
+        if statuses_changed {
+            self.tell_statuses();
+        }
+        for session in failed {
+            self.tell_failure(session);
         }
         Ok(())
     }
@@ -152,6 +128,9 @@ pub(super) struct Entry<'a> {
     delivers: bool,
     origin: Origin,
     finished: usize,
+    pub(super) statuses_changed: bool,
+    /// Sessions of which the flash takes no more.
+    failed: Vec<SessionId>,
 }
 
 /// Where the fragments come from that are entered.
@@ -177,6 +156,9 @@ impl Entry<'_> {
             }
             DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
                 let cause = "the flash took no more";
+                if !has_gap(self.transaction, session.id, cause)? {
+                    self.failed.push(session.id);
+                }
                 insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
             }
         }
@@ -264,7 +246,22 @@ impl Entry<'_> {
             catch_up(self.transaction, self.segments, open, fragment)?;
             open.past = false;
         }
-        extend(self.transaction, open, fragment)
+        let goes_on = open.session != seal.session;
+        extend(self.transaction, open, fragment)?;
+        if goes_on { self.recording_runs(recording.recording) } else { Ok(()) }
+    }
+
+    /// Its media is on flash, perhaps again.
+    fn recording_runs(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
+        let changed = self
+            .transaction
+            .prepare_cached(
+                "UPDATE recording SET status = ?2, ran = 1, paused = NULL, ended = 0
+                 WHERE id = ?1 AND (status <> ?2 OR paused IS NOT NULL OR ended = 1)",
+            )?
+            .execute(params![sql(recording.0), Status::Runs as u8])?;
+        self.statuses_changed |= changed > 0;
+        Ok(())
     }
 
     /// Enters a new file.
@@ -333,11 +330,11 @@ impl Entry<'_> {
             bytes: 0,
         };
         self.files.insert(key, open);
-        Ok(())
+        self.recording_runs(recording)
     }
 
     /// A file is complete: its last span and its figures are stored.
-    fn finish_file(&mut self, key: (RecordingId, FileFormat)) -> rusqlite::Result<()> {
+    pub(super) fn finish_file(&mut self, key: (RecordingId, FileFormat)) -> rusqlite::Result<()> {
         let Some(mut open) = self.files.remove(&key) else { return Ok(()) };
         store_span(self.transaction, &mut open)?;
         let (state, why) = finished_state(self.delivers);
@@ -367,53 +364,6 @@ impl Entry<'_> {
                  WHERE slot = ?1 AND generation = ?3",
             )?
             .execute(params![place.slot.0, state as u8, sql(place.generation.0)])?;
-        Ok(())
-    }
-
-    fn end_recording(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
-        for format in FileFormat::ALL {
-            self.finish_file((recording, format))?;
-        }
-        self.transaction
-            .prepare_cached("UPDATE recording SET ended = 1 WHERE id = ?1")?
-            .execute(params![sql(recording.0)])?;
-        Ok(())
-    }
-
-    fn interrupt_recording(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
-        FileFormat::ALL.into_iter().try_for_each(|format| self.finish_file((recording, format)))
-    }
-
-    /// Its HLS file waits with what it has, also over a restart of the box.
-    fn pause_recording(&mut self, recording: RecordingId, pause: &Pause) -> rusqlite::Result<()> {
-        if let Some(open) = self.files.get_mut(&(recording, FileFormat::Hls)) {
-            store_span(self.transaction, open)?;
-        }
-        let pause = serde_json::to_string(pause).expect("plain fields");
-        self.transaction
-            .prepare_cached("UPDATE recording SET paused = ?2 WHERE id = ?1")?
-            .execute(params![sql(recording.0), pause])?;
-        Ok(())
-    }
-
-    fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
-        // What still grows of it is known from here on, so that the session is not forgotten.
-        for open in self.segments.values().filter(|open| open.session == end.session.id) {
-            store_segment(self.transaction, open)?;
-        }
-        for recording in &end.recordings {
-            self.end_recording(*recording)?;
-        }
-        for (recording, pause) in &end.paused {
-            for format in FileFormat::ALL.into_iter().filter(|format| *format != FileFormat::Hls) {
-                self.finish_file((*recording, format))?;
-            }
-            self.pause_recording(*recording, pause)?;
-        }
-        end.interrupted.iter().try_for_each(|recording| self.interrupt_recording(*recording))?;
-        self.transaction
-            .prepare_cached("UPDATE session SET ended_ms = ?2, cause = ?3 WHERE id = ?1")?
-            .execute(params![sql(end.session.id.0), end.ended.wall.unix.0, end.cause])?;
         Ok(())
     }
 }

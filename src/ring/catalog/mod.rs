@@ -9,6 +9,7 @@
 
 pub mod clips;
 pub mod durable;
+mod endings;
 pub mod figures;
 pub mod files;
 pub mod history;
@@ -156,6 +157,7 @@ pub struct CatalogState {
     pub(super) news: Arc<Notify>,
     pub(super) waiting: Vec<WaitingRecording>,
     pub(super) notices: NoticeDesk,
+    pub(super) notice_desk_set: bool,
     pub(super) notice_news: Arc<Notify>,
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
@@ -189,6 +191,7 @@ impl CatalogState {
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),
             notices,
+            notice_desk_set: false,
             notice_news: Arc::new(Notify::new()),
             service: Arc::new(ArcSwap::from_pointee(service)),
             service_watchers: Vec::new(),

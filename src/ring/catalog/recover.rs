@@ -16,6 +16,7 @@ use crate::platform::flash::{Flash, Open, replace_file};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
+use crate::ring::catalog::notices::END_RECORDINGS;
 use crate::ring::catalog::open::{FileState, SlotState};
 use crate::ring::catalog::rows::{sql, unsql, wall_at};
 use crate::ring::fragment::{SegmentStart, SessionStart};
@@ -252,8 +253,7 @@ impl CatalogState {
                 params![now_ms],
             )?;
             transaction.execute(
-                "UPDATE recording SET ended = 1 WHERE ended = 0
-                 AND id NOT IN (SELECT value FROM json_each(?1))",
+                &format!("{END_RECORDINGS} AND id NOT IN (SELECT value FROM json_each(?1))"),
                 params![kept],
             )
         })?;

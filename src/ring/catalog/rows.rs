@@ -75,7 +75,7 @@ pub(super) fn insert_recording(
     transaction
         .prepare_cached(
             "INSERT INTO recording (id, stream, session, content) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (id) DO UPDATE SET ended = 0, paused = NULL",
+             ON CONFLICT (id) DO UPDATE SET ended = 0",
         )?
         .execute(params![
             sql(recording.id.0),
@@ -101,6 +101,17 @@ pub(super) fn insert_gap(
         )?
         .execute(params![stream, sql(session.id.0), from.wall.unix.0, media_ms, cause])?;
     Ok(())
+}
+
+/// Whether the ledger names this cause for a session.
+pub(super) fn has_gap(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    cause: &str,
+) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM gap WHERE session = ?1 AND cause = ?2)")?
+        .query_row(params![sql(session.0), cause], |row| row.get(0))
 }
 
 pub(super) fn stored_state(

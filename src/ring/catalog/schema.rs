@@ -102,6 +102,12 @@ ALTER TABLE span ADD COLUMN past INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recording ADD COLUMN paused TEXT;
 -- When a gap's times can be believed, as with sessions.
 ALTER TABLE gap ADD COLUMN trusted INTEGER NOT NULL DEFAULT 1;
+-- What a recording does, and what was told of it last: 0 nothing yet, 1 it records, 2 it waits for
+-- its stream, 3 it is over. It may have recorded in between, which `ran` keeps until it is told.
+ALTER TABLE recording ADD COLUMN status INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE recording ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE recording ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX recording_untold ON recording (id) WHERE status <> told OR ran = 1;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

@@ -2,12 +2,11 @@
 
 use rusqlite::Transaction;
 
-use crate::domain::ids::RecordingId;
 use crate::domain::time::Instant;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::RecordingStart;
-use crate::ring::catalog::rows::{insert_gap, insert_recording, insert_session, sql};
+use crate::ring::catalog::rows::{insert_gap, insert_recording, insert_session};
 use crate::ring::fragment::SessionStart;
 
 impl CatalogState {
@@ -25,18 +24,6 @@ impl CatalogState {
             recordings
                 .iter()
                 .try_for_each(|start| insert_recording(transaction, stream, session.id, start))
-        })
-    }
-
-    /// Recordings that waited go on.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn resume_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
-        self.in_transaction("resuming recordings", |transaction| {
-            let mut resume = transaction
-                .prepare_cached("UPDATE recording SET paused = NULL, ended = 0 WHERE id = ?1")?;
-            recordings.iter().try_for_each(|id| resume.execute([sql(id.0)]).map(|_| ()))
         })
     }
 

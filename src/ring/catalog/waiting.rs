@@ -10,6 +10,7 @@ use crate::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, W
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::stream_key;
+use crate::ring::catalog::notices::Status;
 use crate::ring::catalog::open::RecordingContent;
 use crate::ring::catalog::rows::{sql, unsql};
 
@@ -76,8 +77,8 @@ impl CatalogState {
         self.durably("keeping recordings that wait", |transaction| {
             for (id, pause) in &stored {
                 transaction.execute(
-                    "UPDATE recording SET paused = ?2 WHERE id = ?1",
-                    params![id, pause],
+                    "UPDATE recording SET paused = ?2, ran = ran OR status = 0, status = ?3 WHERE id = ?1",
+                    params![id, pause, Status::Waits as u8],
                 )?;
             }
             Ok(())

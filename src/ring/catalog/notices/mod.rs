@@ -16,6 +16,7 @@ mod history;
 mod lanes;
 mod pushes;
 mod recorded;
+mod statuses;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::ring::identity::RingIdentity;
 
 pub use self::history::{HistoryPage, HistoryQuery, NoticeRecord};
 pub use self::lanes::{Attempt, Verdict, WaitingNotice};
+pub(in crate::ring::catalog) use self::statuses::{END_RECORDING, END_RECORDINGS, Status};
 
 /// How long notices that were told or given up are kept, in milliseconds: 14 days.
 pub const HISTORY_MS: i64 = 14 * 86_400_000;
@@ -86,6 +88,8 @@ impl CatalogState {
     /// Says how notices are filled in and addressed from now on.
     pub fn set_notice_desk(&mut self, desk: NoticeDesk) {
         self.notices = desk;
+        self.notice_desk_set = true;
+        self.tell_statuses();
     }
 
     /// Told whenever a notice begins to wait.

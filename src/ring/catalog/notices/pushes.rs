@@ -1,11 +1,12 @@
-//! Events 1 and 0: what the beginning and the end of a push are told as.
+//! Events 1, 0 and 321: what is told of a push.
 
 use std::net::SocketAddr;
 
 use rusqlite::params;
 
 use crate::domain::ids::SessionId;
-use crate::domain::notice::{Notice, PushBegin, PushEnd, PushFacts, What};
+use crate::domain::notice::{Notice, PushBegin, PushEnd, PushException, PushFacts, What};
+use crate::domain::stream_watch::StreamReport;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::stream_key;
@@ -24,6 +25,18 @@ impl CatalogState {
     /// Posts the notice that a push, whose row has its end, ended.
     pub(in crate::ring::catalog) fn tell_push_end(&mut self, id: PushId) -> Result<(), RingError> {
         self.tell_push(id, |push, end| What::PushEnd(PushEnd { push, ..end }))
+    }
+
+    /// Tells what was wrong with a push in one interval.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn tell_push_exception(
+        &mut self,
+        id: PushId,
+        report: StreamReport,
+    ) -> Result<(), RingError> {
+        self.tell_push(id, |push, _| What::PushException(Box::new(PushException { push, report })))
     }
 
     fn tell_push(

@@ -10,7 +10,7 @@ use crate::domain::task::Family;
 use crate::domain::time::UnixMillis;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::stream_key;
-use crate::ring::catalog::open::{FileState, RecordingContent};
+use crate::ring::catalog::open::{FileState, RecordingContent, TaskMark};
 use crate::ring::catalog::rows::{sql, unsql};
 
 impl CatalogState {
@@ -87,7 +87,7 @@ impl CatalogState {
 }
 
 /// A task as the actions of its family show it.
-fn shown_task(task: &crate::ring::catalog::open::TaskMark) -> String {
+pub(super) fn shown_task(task: &TaskMark) -> String {
     match task.family {
         Family::Live => task.id.to_string(),
         Family::Record => task.name.clone(),
@@ -101,7 +101,6 @@ mod tests {
     use super::*;
     use crate::domain::files::FormatSet;
     use crate::ring::catalog::notices::tests::open;
-    use crate::ring::catalog::open::TaskMark;
 
     /// Enters a finished file of a recording by this task.
     fn enter(state: &CatalogState, id: u64, template_id: u64, task: Option<TaskMark>) {
