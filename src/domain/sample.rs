@@ -23,12 +23,20 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// All of them.
+    pub const ALL: [Codec; 5] =
+        [Codec::H264, Codec::H265, Codec::Aac, Codec::PcmAlaw, Codec::PcmUlaw];
+
     /// Back from the number stored on flash.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Codec> {
-        [Codec::H264, Codec::H265, Codec::Aac, Codec::PcmAlaw, Codec::PcmUlaw]
-            .into_iter()
-            .find(|codec| *codec as u8 == number)
+        Codec::ALL.into_iter().find(|codec| *codec as u8 == number)
+    }
+
+    /// Back from its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Codec> {
+        Codec::ALL.into_iter().find(|codec| codec.name() == name)
     }
 
     /// Whether the codec carries pictures.

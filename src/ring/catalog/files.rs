@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::domain::file_name::{FileNamePattern, untrusted_name};
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{BootId, FileId, RecordingId, SessionId};
+use crate::domain::sample::Codec;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, UnixMillis};
 use crate::ring::RingError;
@@ -284,6 +285,12 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         Ok(serde_json::from_str(&row.get::<_, String>(at)?).unwrap_or_default())
     };
     let format: u8 = row.get(4)?;
+    let audio_only = row.get::<_, Option<bool>>(25)?.unwrap_or(false);
+    let mut tracks = texts(19)?;
+    if audio_only {
+        // What came in with the sound is not in the file.
+        tracks.retain(|name| !Codec::from_name(name).is_some_and(Codec::is_video));
+    }
     Ok(FileRecord {
         id: FileId(unsql(row.get(0)?)),
         key: stream_key(row, 1)?,
@@ -302,13 +309,13 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         size: unsql(row.get::<_, Option<i64>>(16)?.unwrap_or(0)),
         sha256: row.get(17)?,
         url: row.get(18)?,
-        tracks: texts(19)?,
+        tracks,
         dropped_tracks: texts(20)?,
         priority: row.get(21)?,
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
         task_id: row.get(24)?,
-        audio_only: row.get::<_, Option<bool>>(25)?.unwrap_or(false),
+        audio_only,
     })
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::api::signed_url;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
+use crate::domain::sample::Codec;
 use crate::domain::secret::Secret;
 use crate::domain::time::UnixMillis;
 use crate::ring::catalog::files::FileRecord;
@@ -140,7 +141,7 @@ pub fn container(format: FileFormat) -> &'static str {
 }
 
 fn is_video(codec: &str) -> bool {
-    matches!(codec, "h264" | "hevc")
+    Codec::from_name(codec).is_some_and(Codec::is_video)
 }
 
 fn basic_info(row: &MediaRow, links: &Links<'_>) -> Value {
