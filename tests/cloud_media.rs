@@ -12,6 +12,7 @@ use edgerec::api::cloud::CloudDesk;
 use edgerec::api::cloud::media::describe_vod_play_info;
 use edgerec::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
 use edgerec::api::signed_url;
+use edgerec::domain::matching::Decision;
 use edgerec::domain::secret::Secret;
 use edgerec::domain::service::Refusal;
 use edgerec::domain::service::limits::ServiceLimits;
@@ -45,6 +46,10 @@ struct NoneLive;
 impl LiveStreams for NoneLive {
     fn live(&self) -> Vec<LiveEntry> {
         Vec::new()
+    }
+
+    fn decision(&self, _: &StreamKey) -> Option<Decision> {
+        None
     }
 
     fn cut(&self, _: &dyn Fn(&StreamKey) -> bool, _: Cut) -> usize {

@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use edgerec::api::control::{ControlSocket, Decisions, socket_path};
-use edgerec::api::report::{ExplainReport, Transfer};
+use edgerec::api::control::{BoxKnowledge, ControlSocket, socket_path};
+use edgerec::api::report::Transfer;
 use edgerec::domain::ids::FileId;
 use edgerec::domain::matching::Decision;
 use edgerec::domain::stream_key::StreamKey;
-use edgerec::domain::time::UnixMillis;
 use edgerec::platform::flash::{Flash, FlashFile, FlashLock, Open, Space, SystemFlash};
 use edgerec::ring::fsck;
 use serde_json::Value;
@@ -390,9 +389,9 @@ fn a_slot_that_is_reused_while_it_is_read_is_read_again() {
 /// What a box would know beside its ring.
 struct Known;
 
-impl Decisions for Known {
-    fn explain(&self, key: &StreamKey, _: Option<UnixMillis>) -> ExplainReport {
-        ExplainReport::of_rules(key, &Decision::Unmatched)
+impl BoxKnowledge for Known {
+    fn decision(&self, _: &StreamKey) -> Option<Decision> {
+        Some(Decision::Unmatched)
     }
 
     fn transfer(&self, _: FileId) -> Option<Transfer> {

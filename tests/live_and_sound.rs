@@ -4,14 +4,13 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use support::edge_box::{BoxPlan, EdgeBox, record_all};
+use support::http::{act, get};
 use support::media::Clip;
 use support::packets::{Kind, Packet, of_kind, packets, streams};
 use support::push::{Pace, push_file};
@@ -22,40 +21,6 @@ const CLIP: Clip =
     Clip { seconds: 12, fps: 25, gop: 25, b_frames: 2, video_kbps: 500, audio: true };
 
 const ADTS_HEADER_BYTES: u64 = 7;
-
-/// The status of an answer, and its body as far as it came: an HTTP/1.0 client has it without
-/// chunks.
-fn ask(edge: &EdgeBox, method: &str, target: &str, body: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(edge.api()).expect("connects");
-    stream.set_read_timeout(Some(SOON)).expect("set");
-    let request = format!(
-        "{method} {target} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        edge.api(),
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("the box answers and closes");
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), bytes.split_off(end + 4))
-}
-
-fn get(edge: &EdgeBox, target: &str) -> (u16, Vec<u8>) {
-    ask(edge, "GET", target, "")
-}
-
-/// An action of the API, and what it answers.
-fn act(edge: &EdgeBox, action: &str, mut parameters: Value) -> Value {
-    parameters["Action"] = json!(action);
-    let (status, body) = ask(edge, "POST", "/", &parameters.to_string());
-    let answer: Value = serde_json::from_slice(&body).expect("JSON");
-    let response = answer["Response"].clone();
-    assert!(status == 200 && response["Error"].is_null(), "{action}: {answer}");
-    response
-}
 
 fn written(edge: &EdgeBox, name: &str, bytes: &[u8]) -> PathBuf {
     let path = edge.dir().join(name);

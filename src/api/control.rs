@@ -25,10 +25,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
 use crate::api::ApiError;
+use crate::api::explain::explain;
 use crate::api::export::Export;
 use crate::api::report::{ExplainReport, FileRow, Transfer};
 use crate::api::request::{ExportOrder, Listed, REQUEST_BYTES_MAX, Refusal, Request, stream_key};
 use crate::domain::ids::FileId;
+use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::local_socket;
@@ -49,9 +51,9 @@ const ROWS_AT_ONCE: u32 = 2_048;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the box knows beside its ring.
-pub trait Decisions: Send + Sync {
-    /// What is decided about a stream, now or at a time that the ring knows nothing of.
-    fn explain(&self, key: &StreamKey, at: Option<UnixMillis>) -> ExplainReport;
+pub trait BoxKnowledge: Send + Sync {
+    /// What was decided about the live session of a stream; `None`: there is none.
+    fn decision(&self, key: &StreamKey) -> Option<Decision>;
     /// Where the delivery of a queued file stands; `None` without a target.
     fn transfer(&self, file: FileId) -> Option<Transfer>;
 }
@@ -70,7 +72,7 @@ pub struct ControlSocket {
 
 struct Context {
     ring: Arc<Ring>,
-    decisions: Arc<dyn Decisions>,
+    known: Arc<dyn BoxKnowledge>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -93,13 +95,13 @@ impl ControlSocket {
     pub async fn run(
         self,
         ring: Arc<Ring>,
-        decisions: Arc<dyn Decisions>,
+        known: Arc<dyn BoxKnowledge>,
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) {
         let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
         let context =
-            Arc::new(Context { ring, decisions, tasks: tasks.clone(), shutdown: shutdown.clone() });
+            Arc::new(Context { ring, known, tasks: tasks.clone(), shutdown: shutdown.clone() });
         loop {
             let next = async {
                 let permit = clients.clone().acquire_owned().await;
@@ -167,7 +169,7 @@ impl Context {
         match request {
             Request::Ls {} => self.list(to).await,
             Request::Explain { stream, at } => {
-                let report = self.explain(&stream_key(&stream)?, at.map(UnixMillis)).await?;
+                let report = self.explain(stream_key(&stream)?, at.map(UnixMillis)).await?;
                 write_line(to, &report).await
             }
             Request::Export { stream, from, to: until, file, format } => {
@@ -195,7 +197,7 @@ impl Context {
             for record in &page {
                 listed += 1;
                 let queued = record.state == FileState::Queued;
-                let transfer = if queued { self.decisions.transfer(record.id) } else { None };
+                let transfer = if queued { self.known.transfer(record.id) } else { None };
                 write_line(to, &FileRow::new(record, transfer)).await?;
             }
         }
@@ -204,18 +206,12 @@ impl Context {
 
     async fn explain(
         &self,
-        key: &StreamKey,
+        key: StreamKey,
         at: Option<UnixMillis>,
     ) -> Result<ExplainReport, ApiError> {
-        if let Some(at) = at {
-            let asked = key.clone();
-            let call = self.ring.catalog.call(move |state| state.recordings_at(&asked, at));
-            if let Some(recordings) = call.await? {
-                return Ok(ExplainReport::of_recordings(key, at, &recordings));
-            }
-        }
-        let report = self.decisions.explain(key, at);
-        Ok(if at.is_some() { report.instead_of_then() } else { report })
+        let presence = self.known.decision(&key).into();
+        let call = self.ring.catalog.call(move |state| explain(state, presence, &key, at));
+        Ok(call.await?)
     }
 
     async fn export(&self, order: ExportOrder, to: &mut OwnedWriteHalf) -> Result<(), Broken> {

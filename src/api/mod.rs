@@ -4,6 +4,7 @@
 pub mod cloud;
 pub mod control;
 pub mod cross_origin;
+pub mod explain;
 pub mod export;
 pub mod files;
 pub mod http;

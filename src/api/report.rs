@@ -6,6 +6,7 @@ use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::ring::catalog::files::FileRecord;
+use crate::ring::catalog::ledger::DecisionRecord;
 use crate::ring::catalog::open::{FileState, RecordingContent};
 
 /// One file, as `ls` shows it. Identities are decimal digits; times are Unix milliseconds.
@@ -124,20 +125,21 @@ pub struct ExplainReport {
 }
 
 impl ExplainReport {
-    /// What the rules say now.
+    /// What was decided, without more.
     #[must_use]
-    pub fn of_rules(key: &StreamKey, decision: &Decision) -> Self {
-        let matched = decision.matched();
+    pub fn new(key: &StreamKey, record: DecisionRecord) -> Self {
+        let DecisionRecord { decision, rule, template, layer, revision, reason } = record;
+        let (stream, tasks) = (key.to_string(), Vec::new());
         ExplainReport {
-            stream: key.to_string(),
-            decision: decision.word().to_owned(),
-            rule: matched.map(|matched| matched.rule.to_string()),
-            template: matched.map(|matched| matched.template.name.clone()),
-            layer: matched.map(|matched| matched.layer.to_string()),
-            revision: matched.map(|matched| matched.revision),
-            tasks: Vec::new(),
+            stream,
+            decision,
+            rule,
+            template,
+            layer,
+            revision,
+            tasks,
             stale: false,
-            reason: decision.reason(),
+            reason,
         }
     }
 
@@ -158,39 +160,21 @@ impl ExplainReport {
             content.template,
             formats.join(", ")
         );
-        ExplainReport {
-            stream: key.to_string(),
+        let record = DecisionRecord {
             decision: "record".to_owned(),
             rule: Some(content.rule.clone()),
             template: Some(content.template.clone()),
             layer: Some(content.layer.clone()),
             revision: Some(content.revision),
-            tasks: Vec::new(),
-            stale: false,
             reason,
-        }
+        };
+        ExplainReport::new(key, record)
     }
 
-    /// Says that this is about now, though another time was asked for.
+    /// No rule had anything to do with it.
     #[must_use]
-    pub fn instead_of_then(mut self) -> Self {
-        let what = "no session of the stream is known for that time; what the rules say now";
-        self.reason = format!("{what}: {}", self.reason);
-        self
-    }
-
-    fn of_no_rule(key: &StreamKey, reason: String) -> Self {
-        ExplainReport {
-            stream: key.to_string(),
-            decision: "unmatched".to_owned(),
-            rule: None,
-            template: None,
-            layer: None,
-            revision: None,
-            tasks: Vec::new(),
-            stale: false,
-            reason,
-        }
+    pub fn of_no_rule(key: &StreamKey, reason: String) -> Self {
+        ExplainReport::new(key, DecisionRecord { reason, ..(&Decision::Unmatched).into() })
     }
 }
 

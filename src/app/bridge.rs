@@ -87,7 +87,7 @@ impl Intake for RecorderIntake {
             return Err(Refusal::Unavailable("it is shutting down".to_owned()));
         }
         let cancelled = self.shutdown.child_token();
-        let online = self.online.enter(arrival, String::new(), cancelled.clone());
+        let mut online = self.online.enter(arrival, cancelled.clone());
         if let Some(cut) = online.was_cut() {
             return Err(Refusal::Unavailable(cut.cause.to_owned()));
         }
@@ -104,6 +104,7 @@ impl Intake for RecorderIntake {
         };
         let stream = LiveStream::begin(self.recorder.clone(), beginning, &mut random_u64)
             .map_err(|_| Refusal::Full)?;
+        online.taken(arrival);
         let clock = self.clock.clone();
         Ok(Box::new(RecorderSink { stream, picture: (0, 0), clock, cancelled, online }))
     }

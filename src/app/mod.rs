@@ -3,7 +3,7 @@
 
 mod bridge;
 mod callbacks;
-mod decisions;
+mod knowledge;
 mod online;
 mod publish_check;
 mod rules;
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::api::control::ControlSocket;
 use crate::app::bridge::RecorderIntake;
-use crate::app::decisions::BoxDecisions;
+use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
@@ -184,7 +184,7 @@ async fn serve(
     let settings = recorder_settings(&config.ring, &ring.identity);
     let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
     let service = ring.catalog.call(|state| Ok(state.service())).await?;
-    let online = Online::open(ring.catalog.clone(), clock.clone()).await?;
+    let online = Online::open(ring.catalog.clone(), clock.clone(), live.clone()).await?;
     let intake =
         Arc::new(RecorderIntake::new(recorder, clock.clone(), online.clone(), shutdown.clone()));
     let admission = Admission::new(clock.clone());
@@ -220,8 +220,8 @@ async fn serve(
         let parts = WebParts { ring, clock, live, board, service, online, limits, push_key };
         web.start(parts, &after_streams, &background);
     }
-    let decisions = Arc::new(BoxDecisions { rules: in_force, live, board, clock });
-    after_streams.spawn(control.run(ring, decisions, after_streams.clone(), background.clone()));
+    let known = Arc::new(Knowledge { live, board, clock });
+    after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
 
     let broken = tokio::select! {

@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
+use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{ClockQuality, Instant};
 use crate::ingest::intake::Arrival;
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
+use crate::recorder::live::LiveTable;
 use crate::ring::RingError;
 use crate::ring::catalog::pushes::{PUSHES_MAX, PushEnd, PushId, PushStart};
 use crate::ring::catalog::service::ServiceInForce;
@@ -36,6 +38,7 @@ pub(super) struct Online {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
     service: ServiceInForce,
+    decisions: Arc<LiveTable>,
     /// Rows of this boot may have been entered on a clock that was not set.
     undated: AtomicBool,
 }
@@ -43,7 +46,7 @@ pub(super) struct Online {
 #[derive(Default)]
 struct Table {
     last: i64,
-    entered: u64,
+    taken: u64,
     live: BTreeMap<PushId, Live>,
 }
 
@@ -66,45 +69,31 @@ impl Online {
     pub(super) async fn open(
         catalog: Catalog,
         clock: Arc<dyn Clock>,
+        decisions: Arc<LiveTable>,
     ) -> Result<Arc<Self>, RingError> {
         let keep = PUSHES_MAX - PRUNE_EVERY;
         let (service, last) =
             catalog.call(move |state| Ok((state.service(), state.take_up_pushes(keep)?))).await?;
         let table = Table { last: last.map_or(0, |last| last.0), ..Table::default() };
         let undated = AtomicBool::new(true);
-        Ok(Arc::new(Online { table: Mutex::new(table), catalog, clock, service, undated }))
+        let table = Mutex::new(table);
+        Ok(Arc::new(Online { table, catalog, clock, service, decisions, undated }))
     }
 
-    /// Enters a stream that is taken, with what was decided about it as JSON. `cancelled` is what
-    /// makes it end, cancelled here when it is cut.
+    /// Enters a stream that comes. `cancelled` is what makes it end, cancelled here when it is cut.
+    /// It is listed as a push when it is [taken](OnlineEntry::taken).
     pub(super) fn enter(
         self: &Arc<Self>,
         arrival: &Arrival,
-        decision: String,
         cancelled: CancellationToken,
     ) -> OnlineEntry {
         let began = self.clock.now();
         let live = Live { key: arrival.key.clone(), began, cancelled, cut: None };
-        let (id, prune) = self.table().insert(live, began);
-        let push = PushStart {
-            id,
-            key: arrival.key.clone(),
-            began,
-            boot_id: self.clock.boot_id(),
-            peer: arrival.peer.clone(),
-            query: arrival.query.clone(),
-            decision,
-        };
-        self.post(began, move |state| {
-            if prune {
-                state.prune_pushes(PUSHES_MAX - PRUNE_EVERY)?;
-            }
-            state.begin_push(&push)
-        });
+        let id = self.table().insert(live, began);
         if self.service.load().forbids.holding(&arrival.key, began.wall).is_some() {
             self.cut(&|key| *key == arrival.key, Cut::FORBIDDEN);
         }
-        OnlineEntry { online: self.clone(), id, key: arrival.key.clone(), end: None }
+        OnlineEntry { online: self.clone(), id, key: arrival.key.clone(), taken: false, end: None }
     }
 
     /// Has the catalog do something about the rows; their times are set right first, once the clock
@@ -135,8 +124,8 @@ impl Online {
 }
 
 impl Table {
-    /// Gives a stream its number; says whether it is time to throw old rows away.
-    fn insert(&mut self, live: Live, now: Instant) -> (PushId, bool) {
+    /// Gives a stream its number.
+    fn insert(&mut self, live: Live, now: Instant) -> PushId {
         // The time is in it so that numbers go on growing over a catalog that was lost, and chance
         // so that they differ when the clock was set back too.
         let random = i64::try_from(random_u64() >> (u64::BITS - RANDOM_BITS)).unwrap_or(0);
@@ -144,8 +133,7 @@ impl Table {
         self.last = by_time.max(self.last.saturating_add(1));
         let id = PushId(self.last);
         self.live.insert(id, live);
-        self.entered += 1;
-        (id, self.entered.is_multiple_of(PRUNE_EVERY))
+        id
     }
 }
 
@@ -165,6 +153,10 @@ impl LiveStreams for Online {
             .collect();
         live.sort_by(|a, b| a.key.cmp(&b.key));
         live
+    }
+
+    fn decision(&self, key: &StreamKey) -> Option<Decision> {
+        self.decisions.get(key).map(|live| live.decision)
     }
 
     fn cut(&self, which: &dyn Fn(&StreamKey) -> bool, cut: Cut) -> usize {
@@ -188,6 +180,7 @@ pub(super) struct OnlineEntry {
     online: Arc<Online>,
     id: PushId,
     key: StreamKey,
+    taken: bool,
     end: Option<PushEnd>,
 }
 
@@ -195,6 +188,33 @@ impl OnlineEntry {
     /// The number of its push or pull.
     pub(super) fn id(&self) -> PushId {
         self.id
+    }
+
+    /// The stream is taken, so that it is listed and told as a push from now on.
+    pub(super) fn taken(&mut self, arrival: &Arrival) {
+        let prune = {
+            let mut table = self.online.table();
+            table.taken += 1;
+            table.taken.is_multiple_of(PRUNE_EVERY)
+        };
+        let Some(began) = self.online.table().live.get(&self.id).map(|live| live.began) else {
+            return;
+        };
+        let push = PushStart {
+            id: self.id,
+            key: self.key.clone(),
+            began,
+            boot_id: self.online.clock.boot_id(),
+            peer: arrival.peer.clone(),
+            query: arrival.query.clone(),
+        };
+        self.taken = true;
+        self.online.post(began, move |state| {
+            if prune {
+                state.prune_pushes(PUSHES_MAX - PRUNE_EVERY)?;
+            }
+            state.begin_push(&push)
+        });
     }
 
     /// Why it was cut; `None`: it was not.
@@ -211,6 +231,9 @@ impl OnlineEntry {
 impl Drop for OnlineEntry {
     fn drop(&mut self) {
         let cut = self.online.table().live.remove(&self.id).and_then(|live| live.cut);
+        if !self.taken {
+            return;
+        }
         let mut end = self.end.take().unwrap_or(UNTOLD);
         if let Some(cut) = cut {
             (end.cause, end.errcode) = (cut.cause.to_owned(), cut.errcode);

@@ -2,19 +2,23 @@
 
 use std::io::Write;
 
+use crate::api;
+use crate::api::explain::Presence;
 use crate::api::report::ExplainReport;
 use crate::cli::link::{self, RunningBox};
 use crate::cli::outcome::{Failure, print, print_json, printable};
 use crate::config::Config;
 use crate::domain::matching::{Layer, RuleTable};
+use crate::domain::rule_set::RuleSet;
+use crate::domain::service::layers::SentLayer;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::flash::SystemFlash;
 
-/// Asks the running box, else the ring for the past and the file of rules for now.
+/// Asks the running box, else looks into its ring and its file of rules.
 ///
 /// # Errors
-/// Nothing can be said: the rules cannot be read, or are not on this machine.
+/// Nothing can be said: neither the box nor its ring can be reached, or the rules cannot be read.
 pub fn explain(
     config: &Config,
     key: &StreamKey,
@@ -39,31 +43,45 @@ pub fn explain(
     print(out, printable(&report.reason))
 }
 
+/// The rules of the file are laid under what the API has made; the ring is not written.
 fn explain_offline(
     config: &Config,
     key: &StreamKey,
     at: Option<UnixMillis>,
 ) -> Result<ExplainReport, Failure> {
-    if let Some(at) = at {
-        let ring = link::open_ring(config)?;
-        let asked = key.clone();
-        let recordings =
-            ring.ring().catalog.call_blocking(move |state| state.recordings_at(&asked, at));
-        if let Some(recordings) = recordings.map_err(|error| Failure::of(&error))? {
-            return Ok(ExplainReport::of_recordings(key, at, &recordings));
+    let rules = rules(config)?;
+    let ring = match (link::open_ring(config), &rules) {
+        (Ok(ring), _) => ring,
+        (Err(_), Some(rules)) if at.is_none() => {
+            let table = RuleTable::new([(Layer::Fleet, rules)]);
+            let mut report = ExplainReport::new(key, (&table.resolve(key)).into());
+            report.reason.push_str("; there is no ring with what the API has made");
+            return Ok(report);
         }
-    }
-    let report = ExplainReport::of_rules(key, &rules(config)?.resolve(key));
-    Ok(if at.is_some() { report.instead_of_then() } else { report })
+        (Err(failure), _) => return Err(failure),
+    };
+    let (asked, allow_local) = (key.clone(), config.rules.allow_local);
+    let explained = ring.ring().catalog.call_blocking(move |state| {
+        state
+            .change_service(|service, changes| {
+                if !allow_local {
+                    service.layers.close_local();
+                }
+                if let Some(rules) = rules {
+                    service.layers.set(SentLayer::Fleet, rules, UnixMillis(0), changes);
+                }
+                Ok(())
+            })
+            // Nothing is refused here.
+            .map(drop)?;
+        api::explain::explain(state, Presence::Unknown, &asked, at)
+    });
+    explained.map_err(|error| Failure::of(&error))
 }
 
-fn rules(config: &Config) -> Result<RuleTable, Failure> {
-    let Some(file) = &config.rules.file else {
-        let what = "the box does not run, and its rules come from the fleet";
-        return Err(Failure::failed(what));
-    };
+fn rules(config: &Config) -> Result<Option<RuleSet>, Failure> {
+    let Some(file) = &config.rules.file else { return Ok(None) };
     let document =
         file.load(&SystemFlash).map_err(|faults| Failure::Configuration(faults.to_string()))?;
-    let rules = document.iter().map(|document| (Layer::Fleet, &document.rules));
-    Ok(RuleTable::new(rules))
+    Ok(document.map(|document| document.rules))
 }

@@ -93,6 +93,15 @@ impl Task {
         TaskId(self.id)
     }
 
+    /// What its makers know it by.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.family {
+            Family::Live => self.id.to_string(),
+            Family::Record => self.name.clone(),
+        }
+    }
+
     /// Whether it is for this stream.
     #[must_use]
     pub fn covers_key(&self, key: &StreamKey) -> bool {

@@ -29,6 +29,7 @@ use crate::recorder::live::LiveTable;
 use crate::recorder::rules::RulesInForce;
 use crate::recorder::stage::Stage;
 use crate::ring::RingError;
+use crate::ring::catalog::ledger::DecisionRecord;
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
 use crate::ring::catalog::pushes::PushId;
 use crate::ring::catalog::service::ServiceInForce;
@@ -271,22 +272,15 @@ impl Recorder {
         locked(&self.later).discarded.push((recording, now));
     }
 
+    fn is_forbidden(&self, key: &StreamKey, now: Moment) -> bool {
+        self.service().load().forbids.holding(key, now.at.wall).is_some()
+    }
+
     fn enter_decision(&self, key: &StreamKey, decision: Option<&Decision>, now: Moment) {
-        let content = decision.map(|decision| {
-            let matched = decision.matched();
-            serde_json::json!({
-                "decision": decision.word(),
-                "rule": matched.map(|matched| matched.rule.to_string()),
-                "template": matched.map(|matched| matched.template.name.clone()),
-                "layer": matched.map(|matched| matched.layer.to_string()),
-                "revision": matched.map(|matched| matched.revision),
-                "reason": decision.reason(),
-            })
-            .to_string()
-        });
+        let decision = decision.map(DecisionRecord::from);
         let key = key.clone();
         self.post("a decision could not be kept", move |state| {
-            state.enter_decision(&key, content.as_deref(), now)
+            state.enter_decision(&key, decision.as_ref(), now)
         });
     }
 

@@ -289,7 +289,7 @@ impl Stage {
         let expired = self.programme.expire(now);
         recorder.end_later(expired.over, now);
         recorder.interrupt(expired.interrupted);
-        let missing = self.missing(now, is_source);
+        let missing = self.missing(recorder, now, is_source);
         if missing == Some(Missing::Camera) && !self.due.is_missing() {
             self.watch.pull_failed();
         }
@@ -307,13 +307,14 @@ impl Stage {
     }
 
     /// Why something that is due is not recorded; `None`: all is well.
-    fn missing(&self, now: Moment, is_source: bool) -> Option<Missing> {
+    fn missing(&self, recorder: &Recorder, now: Moment, is_source: bool) -> Option<Missing> {
         if !self.programme.is_live() {
             return match () {
+                () if !is_source && !self.programme.waits() && !self.programme.is_due() => None,
+                () if recorder.is_forbidden(&self.key, now) => Some(Missing::Forbidden),
                 () if is_source => Some(Missing::Camera),
                 () if self.programme.waits() => Some(Missing::Interrupted),
-                () if self.programme.is_due() => Some(Missing::NotLive),
-                () => None,
+                () => Some(Missing::NotLive),
             };
         }
         if !self.programme.is_due() {

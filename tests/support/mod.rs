@@ -13,6 +13,7 @@ pub mod camera;
 pub mod chance;
 pub mod edge_box;
 pub mod ffmpeg;
+pub mod http;
 pub mod media;
 pub mod memory_shelf;
 pub mod mounts;

@@ -1,6 +1,7 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
 mod callbacks;
+mod explain;
 pub mod http;
 pub mod media;
 mod mixes;
@@ -67,7 +68,7 @@ impl CloudDesk {
                 })*
             };
         }
-        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks);
+        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
         Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
     }
 

@@ -11,6 +11,7 @@ use crate::api::cloud::{Answer, CloudDesk, utc_time};
 use crate::domain::document::Fields;
 use crate::domain::faults::Faults;
 use crate::domain::limits::STREAM_KEY_PART_BYTES_MAX;
+use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 
 /// Longest reason of a ban, in bytes.
@@ -47,6 +48,8 @@ pub struct LiveEntry {
 pub trait LiveStreams: Send + Sync {
     /// All of them, in the order of their keys.
     fn live(&self) -> Vec<LiveEntry>;
+    /// What was decided about the live session of a stream; `None`: there is none.
+    fn decision(&self, key: &StreamKey) -> Option<Decision>;
     /// Ends those that `which` likes; tells how many.
     fn cut(&self, which: &dyn Fn(&StreamKey) -> bool, cut: Cut) -> usize;
 }
@@ -192,7 +195,7 @@ async fn resume(desk: &CloudDesk, params: &Params) -> Answer {
 }
 
 /// The stream key that an action is about; `None` only beside a fault.
-fn key(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<StreamKey> {
+pub(super) fn key(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<StreamKey> {
     let mut part = |name| fields.required_text(name, STREAM_KEY_PART_BYTES_MAX, faults);
     let (domain, app, name) = (part("DomainName"), part("AppName"), part("StreamName"));
     let key = StreamKey::new(domain?, app?, name?);

@@ -2,8 +2,10 @@
 //! when: what `explain` looks back at.
 
 use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::due::GapEntry;
+use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{ClockQuality, Moment, UnixMillis};
 use crate::ring::RingError;
@@ -14,6 +16,37 @@ use crate::ring::catalog::rows::{sql, stream_id};
 const DECISIONS_MAX: u32 = 100_000;
 /// Gaps that are told of one time.
 const GAPS_TOLD_MAX: u32 = 16;
+
+/// What was decided about a stream, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// `record`, `norecord` or `unmatched`.
+    pub decision: String,
+    /// Pattern of the rule that decided.
+    pub rule: Option<String>,
+    /// Name of its template.
+    pub template: Option<String>,
+    /// Layer of the rule.
+    pub layer: Option<String>,
+    /// Revision of the layer.
+    pub revision: Option<u64>,
+    /// All of it in one sentence.
+    pub reason: String,
+}
+
+impl From<&Decision> for DecisionRecord {
+    fn from(decision: &Decision) -> Self {
+        let matched = decision.matched();
+        DecisionRecord {
+            decision: decision.word().to_owned(),
+            rule: matched.map(|matched| matched.rule.to_string()),
+            template: matched.map(|matched| matched.template.name.clone()),
+            layer: matched.map(|matched| matched.layer.to_string()),
+            revision: matched.map(|matched| matched.revision),
+            reason: decision.reason(),
+        }
+    }
+}
 
 /// A gap as it stands in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,10 +135,12 @@ impl CatalogState {
     pub fn enter_decision(
         &mut self,
         key: &StreamKey,
-        decision: Option<&str>,
+        decision: Option<&DecisionRecord>,
         now: Moment,
     ) -> Result<(), RingError> {
         let what = "keeping a decision";
+        let content =
+            decision.map(|decision| serde_json::to_string(decision).expect("plain fields"));
         let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
         stream_id(&transaction, key)
             .and_then(|stream| {
@@ -116,7 +151,7 @@ impl CatalogState {
                          WHERE stream = ?1 AND until_ms IS NULL",
                     )?
                     .execute(params![stream, now_ms])?;
-                if let Some(content) = decision {
+                if let Some(content) = content {
                     transaction
                         .prepare_cached(
                             "INSERT INTO decision (stream, boot_id, boot_ms, from_ms, content)
@@ -148,8 +183,9 @@ impl CatalogState {
         &self,
         key: &StreamKey,
         at: UnixMillis,
-    ) -> Result<Option<String>, RingError> {
-        self.db
+    ) -> Result<Option<DecisionRecord>, RingError> {
+        let content: Option<String> = self
+            .db
             .prepare_cached(
                 "SELECT content FROM decision JOIN stream ON stream.id = decision.stream
                  WHERE domain = ?1 AND app = ?2 AND stream.stream = ?3 AND from_ms <= ?4
@@ -159,7 +195,9 @@ impl CatalogState {
                 let asked = params![key.domain(), key.app(), key.stream(), at.0];
                 query.query_row(asked, |row| row.get(0)).optional()
             })
-            .map_err(RingError::catalog("reading decisions"))
+            .map_err(RingError::catalog("reading decisions"))?;
+        // What another version of the program wrote is not known here.
+        Ok(content.and_then(|content| serde_json::from_str(&content).ok()))
     }
 
     /// Stream keys that the ring knows of a pattern; an empty domain is any.

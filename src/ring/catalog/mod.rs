@@ -39,6 +39,7 @@ use tracing::error;
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{RecordingId, SlotIndex};
+use crate::domain::time::Moment;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
 use crate::ring::catalog::notices::NoticeDesk;
@@ -165,6 +166,12 @@ pub struct CatalogState {
 }
 
 impl CatalogState {
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment { at: self.clock.now(), boot_id: self.clock.boot_id() }
+    }
+
     /// Opens the catalog of the ring at `path`, or makes an empty one.
     ///
     /// # Errors

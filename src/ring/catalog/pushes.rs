@@ -4,11 +4,11 @@
 //! the last seconds. Times are wall times; those of a boot whose clock was not set yet are set
 //! right when it is ([`CatalogState::date_pushes`]).
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
 use crate::domain::ids::BootId;
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{ClockQuality, Instant, UnixMillis};
+use crate::domain::time::{ClockQuality, Instant};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 
@@ -38,8 +38,6 @@ pub struct PushStart {
     pub peer: String,
     /// Query of the push URL, verbatim (it may hold secrets, as with sessions).
     pub query: String,
-    /// What was decided about it, as JSON.
-    pub decision: String,
 }
 
 /// How a push ended.
@@ -101,8 +99,8 @@ impl CatalogState {
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO push (id, domain, app, stream, boot_id, began_boot_ms,
-                 began_ms, trusted, peer, query, decision)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 began_ms, trusted, peer, query)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )
             .and_then(|mut insert| {
                 insert.execute(params![
@@ -115,8 +113,7 @@ impl CatalogState {
                     wall.unix.0,
                     wall.quality == ClockQuality::Trusted,
                     push.peer,
-                    push.query,
-                    push.decision
+                    push.query
                 ])
             })
             .map_err(RingError::catalog("entering a push"))?;
@@ -221,25 +218,6 @@ impl CatalogState {
             )
             .map(drop)
             .map_err(RingError::catalog("dating pushes"))
-    }
-
-    /// What was decided about the push of a stream that was live at `at`, as JSON; `None` if none
-    /// was.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn push_at(&self, key: &StreamKey, at: UnixMillis) -> Result<Option<String>, RingError> {
-        self.db
-            .prepare_cached(
-                "SELECT decision FROM push WHERE stream = ?3 AND domain = ?1 AND app = ?2
-                 AND began_ms <= ?4 AND coalesce(ended_ms, ?4) >= ?4
-                 ORDER BY began_ms DESC LIMIT 1",
-            )
-            .and_then(|mut query| {
-                let parts = params![key.domain(), key.app(), key.stream(), at.0];
-                query.query_row(parts, |row| row.get(0)).optional()
-            })
-            .map_err(RingError::catalog("looking for a push"))
     }
 
     /// `limit` pushes after the first `offset`, and how many there are.

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::Moment;
 use crate::platform::flash::{Flash, Open, replace_file};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
@@ -213,7 +212,7 @@ impl CatalogState {
     /// No session lives on over a restart: files that grew are finished, but for those that wait for
     /// their stream, and gaps are entered.
     fn finish_all(&mut self) -> Result<(), RingError> {
-        let now = Moment { at: self.clock.now(), boot_id: self.clock.boot_id() };
+        let now = self.now();
         let now_ms = now.at.wall.unix.0;
         let waiting = self.recordings_that_wait(now)?;
         let waits = |recording| waiting.iter().any(|one| one.id == recording);

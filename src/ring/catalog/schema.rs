@@ -80,11 +80,11 @@ CREATE TABLE notice (
 CREATE INDEX notice_state ON notice (state, seq);
 CREATE INDEX notice_lane ON notice (stream, seq) WHERE state = 0;
 CREATE INDEX notice_stream ON notice (stream, at_ms);
--- One row a push or pull, from begin to end, recorded or not. decision is what was decided, as JSON.
+-- One row a push or pull, from begin to end, recorded or not.
 CREATE TABLE push (
     id INTEGER PRIMARY KEY, domain TEXT NOT NULL, app TEXT NOT NULL, stream TEXT NOT NULL,
     boot_id BLOB NOT NULL, began_boot_ms INTEGER NOT NULL, began_ms INTEGER NOT NULL,
-    trusted INTEGER NOT NULL, peer TEXT NOT NULL, query TEXT NOT NULL, decision TEXT NOT NULL,
+    trusted INTEGER NOT NULL, peer TEXT NOT NULL, query TEXT NOT NULL,
     ended_ms INTEGER, cause TEXT NOT NULL DEFAULT '', errcode INTEGER NOT NULL DEFAULT 0,
     width INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX push_began ON push (began_ms);

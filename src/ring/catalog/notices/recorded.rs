@@ -152,8 +152,8 @@ mod tests {
         enter(&state, 13, 0, mark(Family::Record));
         enter(&state, 14, 0, None);
         let push = "INSERT INTO push (id, domain, app, stream, boot_id, began_boot_ms, began_ms,
-            trusted, peer, query, decision, width, height)
-            VALUES (9, 'd', 'live', 'cam', x'01', 0, 4000, 1, '', '', '', 640, 360)";
+            trusted, peer, query, width, height)
+            VALUES (9, 'd', 'live', 'cam', x'01', 0, 4000, 1, '', '', 640, 360)";
         state.db.execute(push, []).expect("entered");
         state.set_state(FileId(14), FileState::Evicted, "", 0).expect("kept");
         for id in [11, 11, 12, 13, 14, 99] {

@@ -1,0 +1,34 @@
+//! What the control socket tells beside the ring: the decisions about live sessions, and transfers
+//! under way.
+
+use std::sync::Arc;
+
+use crate::api::control::BoxKnowledge;
+use crate::api::report::Transfer;
+use crate::delivery::board::{Board, Standing};
+use crate::domain::ids::FileId;
+use crate::domain::matching::Decision;
+use crate::domain::stream_key::StreamKey;
+use crate::platform::clock::Clock;
+use crate::recorder::live::LiveTable;
+
+/// The box's own knowledge, for reports.
+pub(super) struct Knowledge {
+    pub(super) live: Arc<LiveTable>,
+    pub(super) board: Option<Arc<Board>>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl BoxKnowledge for Knowledge {
+    fn decision(&self, key: &StreamKey) -> Option<Decision> {
+        self.live.get(key).map(|live| live.decision)
+    }
+
+    fn transfer(&self, file: FileId) -> Option<Transfer> {
+        let board = self.board.as_ref()?;
+        Some(match board.standing(file, self.clock.now().boot) {
+            Standing::Uploading { bytes } => Transfer::Moving { bytes },
+            Standing::Queued { why } => Transfer::Waiting { why },
+        })
+    }
+}
