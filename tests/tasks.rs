@@ -242,7 +242,7 @@ impl Rig {
 
     fn tick_at(&self, now: Moment) {
         for opening in self.recorder.tick(now) {
-            self.recorder.open(&opening, now).expect("opened");
+            self.recorder.open(opening, now);
         }
     }
 
@@ -423,6 +423,40 @@ fn a_task_runs_on_through_a_restart_and_over_drops() {
         (FileFormat::Mp4, range(250, 300)),
     ];
     assert_eq!(samples, expected);
+}
+
+#[test]
+fn a_task_that_opens_as_its_stream_ends_has_what_was_on_its_way_to_flash() {
+    for ends_first in [true, false] {
+        let mut rig = Rig::new(RECORD);
+        rig.begin();
+        rig.send(112);
+        let wish = Rig::wish(0, 60_000, &[FileFormat::Flv]);
+        if ends_first {
+            rig.drop_stream();
+        }
+        let task = rig.ask(wish);
+        if !ends_first {
+            rig.drop_stream();
+        }
+        let deadline = StdInstant::now() + Duration::from_secs(30);
+        let settled = |files: &[FileRecord]| {
+            let is_over = |file: &FileRecord| file.state == FileState::Waiting;
+            files.iter().any(|file| file.task_id.is_some())
+                && files.iter().any(|file| file.task_id.is_none() && is_over(file))
+        };
+        while !settled(&rig.files()) {
+            assert!(StdInstant::now() < deadline, "the task is not opened: {:#?}", rig.files());
+            rig.tick();
+        }
+        rig.tick_at(moment(61_000));
+        rig.tick_at(moment(80_000));
+        let files = rig.finished(&task, FileFormat::Flv, 1);
+        let samples = rig.samples(&files[0]);
+        let ends = (samples.first(), samples.last(), samples.len());
+        assert_eq!(ends, (Some(&0), Some(&111), 112), "the stream ends first: {ends_first}");
+        assert_eq!(files[0].duration_ms, 112 * 40);
+    }
 }
 
 #[test]

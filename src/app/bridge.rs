@@ -18,7 +18,6 @@ use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, Stream
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 use crate::recorder::stream::LiveStream;
-use crate::recorder::tasks::log_failure;
 use crate::recorder::{Beginning, Recorder};
 use crate::ring::catalog::pushes::PushEnd;
 
@@ -58,11 +57,7 @@ impl RecorderIntake {
             for opening in self.recorder.tick(now) {
                 let recorder = self.recorder.clone();
                 // Looks through the seals of the ring; the next second can wait for it.
-                let opened = tokio::task::spawn_blocking(move || {
-                    recorder.open(&opening, now).inspect_err(|problem| {
-                        log_failure(&opening, problem);
-                    })
-                });
+                let opened = tokio::task::spawn_blocking(move || recorder.open(opening, now));
                 drop(opened.await);
             }
         }

@@ -28,6 +28,7 @@ use crate::domain::time::{Instant, Moment};
 use crate::recorder::live::LiveTable;
 use crate::recorder::rules::RulesInForce;
 use crate::recorder::stage::Stage;
+use crate::recorder::tasks::Opening;
 use crate::ring::RingError;
 use crate::ring::catalog::ledger::DecisionRecord;
 use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
@@ -115,6 +116,8 @@ struct Later {
     discarded: Vec<(RecordingId, Moment)>,
     /// Tasks that are being opened, or were, by stream.
     opened: HashSet<(TaskId, StreamKey)>,
+    /// Tasks whose past is not whole yet.
+    unfinished: Vec<Opening>,
     last: Option<Moment>,
 }
 
@@ -220,6 +223,7 @@ impl Recorder {
     fn by_template(&self, matched: &Match, id: RecordingId) -> (Recording, RecordingStart) {
         let template = &matched.template;
         let plan = RecordingPlan::of_template(id, template, self.settings.hls_clip_max_s);
+        let number = self.service().load().layers.number(matched.template_layer, &template.name);
         let content = RecordingContent {
             template: template.name.clone(),
             rule: matched.rule.to_string(),
@@ -227,7 +231,7 @@ impl Recorder {
             revision: matched.revision,
             files: file_plans(template),
             content: Some(Template::clone(template)),
-            template_id: 0,
+            template_id: number.map_or(0, |number| number.0),
             task: None,
             audio_only: false,
         };

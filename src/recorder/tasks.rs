@@ -18,13 +18,15 @@ use crate::recorder::stream::lock;
 use crate::recorder::{Recorder, SETTLED_AFTER_MS, file_plans, locked};
 use crate::ring::RingError;
 use crate::ring::catalog::open::{RecordingContent, RecordingStart, TaskMark};
-use crate::ring::past::PastFrom;
+use crate::ring::past::{PastEnd, PastFrom};
 
 /// A task that is to be opened on a stream.
 #[derive(Debug, Clone)]
 pub struct Opening {
     task: Arc<Task>,
     key: StreamKey,
+    /// What it has of the past already.
+    begun: Option<PastEnd>,
 }
 
 impl Recorder {
@@ -43,7 +45,8 @@ impl Recorder {
         for (key, stage) in &stages {
             lock(stage).tick(self, now, sources.contains(key));
         }
-        let openings = self.openings(now, &stages);
+        let mut openings = std::mem::take(&mut locked(&self.later).unfinished);
+        openings.extend(self.openings(now, &stages));
         drop(stages);
         // A stage that somebody holds is not idle, whatever it looks like.
         locked(&self.stages).retain(|key, stage| {
@@ -53,50 +56,71 @@ impl Recorder {
     }
 
     /// Opens a task on a stream: with what the ring has of its window, then with what comes. Blocks
-    /// on flash.
-    ///
-    /// # Errors
-    /// The ring fails; the task is opened again later.
-    pub fn open(&self, opening: &Opening, now: Moment) -> Result<(), RingError> {
-        let opened = self.open_on(opening, now);
-        if opened.is_err() {
-            locked(&self.later).opened.remove(&(opening.task.id(), opening.key.clone()));
+    /// on flash. Where media is on its way to the ring and no session carries it on, the opening
+    /// waits for it and comes again with a later [`tick`](Self::tick); so it does if the ring fails.
+    pub fn open(&self, opening: Opening, now: Moment) {
+        let (key, id) = (opening.key.clone(), opening.task.id());
+        match self.open_on(opening, now) {
+            Ok(None) => {}
+            Ok(Some(unfinished)) => locked(&self.later).unfinished.push(unfinished),
+            Err(problem) => {
+                error!(stream = %key, task = %id, %problem, "a task could not be opened");
+                locked(&self.later).opened.remove(&(id, key));
+            }
         }
-        opened
     }
 
-    fn open_on(&self, opening: &Opening, now: Moment) -> Result<(), RingError> {
-        let Opening { task, key } = opening;
-        let start = self.start_of(task, key);
+    /// Gives the opening back if it is to come again.
+    fn open_on(&self, opening: Opening, now: Moment) -> Result<Option<Opening>, RingError> {
+        let Opening { task, key, begun } = opening;
+        let start = self.start_of(&task, &key);
         let id = start.id;
-        let mut plan = RecordingPlan::of_template(id, &task.template, self.settings.hls_clip_max_s);
-        plan.audio_only = task.audio_only;
         let until = self.ring.catalog.call_blocking(move |state| state.recorded_until(id))?;
-        if task.is_of_the_past() && until.is_some() {
-            return Ok(());
+        if begun.is_none() && task.is_of_the_past() && until.is_some() {
+            return Ok(None);
         }
-        let from = until.map_or(PastFrom::KeyBefore(task.start_ms), PastFrom::After);
-        let stage = self.stage(key);
-        let live = lock(&stage).session().map(|(session, _)| session);
-        let recording = Recording::new(plan);
-        info!(stream = %key, task = %task.id(), recording = %id, "task begins");
-        let past = self.ring.record_past(key, &start, recording, from, task.end_ms, live)?;
+        let stage = self.stage(&key);
+        let (live, ended) = {
+            let stage = lock(&stage);
+            (stage.session().map(|(session, _)| session), stage.just_ended())
+        };
+        if let Some(ended) = ended
+            && !self.ring.catalog.call_blocking(move |state| state.is_ended(ended))?
+        {
+            return Ok(Some(Opening { task, key, begun }));
+        }
+        let begin = until.map_or(PastFrom::KeyBefore(task.start_ms), PastFrom::After);
+        let (recording, from) = match begun {
+            Some(PastEnd { recording, last }) => (recording, last.map_or(begin, PastFrom::Behind)),
+            None => {
+                info!(stream = %key, task = %task.id(), recording = %id, "task begins");
+                let hls_clip_max_s = self.settings.hls_clip_max_s;
+                let mut plan = RecordingPlan::of_template(id, &task.template, hls_clip_max_s);
+                plan.audio_only = task.audio_only;
+                (Recording::new(plan), begin)
+            }
+        };
+        let past = self.ring.record_past(&key, &start, recording, from, task.end_ms, live)?;
         if task.is_of_the_past() {
             self.end_later(vec![id], now);
-            return Ok(());
+            return Ok(None);
         }
         let mut stage = lock(&stage);
         if task.standing(now) != Standing::Open {
             self.end_later(vec![id], now);
-            return Ok(());
+            return Ok(None);
+        }
+        if stage.session().map(|(session, _)| session) != live {
+            return Ok(Some(Opening { task, key, begun: Some(past) }));
         }
         if past.last.is_none() {
-            self.enter_start(key, start);
+            self.enter_start(&key, start);
         }
         let flow_continue_s = task.template.flow_continue_s;
         let why = Why::Task { id: task.id(), flow_continue_s, opened: now };
-        stage.open_task(past.recording, why, past.last);
-        Ok(())
+        let last = past.last.map(|last| (last.session, last.sequence));
+        stage.open_task(past.recording, why, last);
+        Ok(None)
     }
 
     /// Whether the window of a task turned out to have nothing of what was recorded for it while
@@ -149,7 +173,7 @@ impl Recorder {
                     continue;
                 }
                 if locked(&self.later).opened.insert((task.id(), key.clone())) {
-                    openings.push(Opening { task: task.clone(), key });
+                    openings.push(Opening { task: task.clone(), key, begun: None });
                 }
             }
         }
@@ -204,9 +228,4 @@ impl Recorder {
 fn is_on(stages: &[(StreamKey, Arc<Mutex<Stage>>)], key: &StreamKey, task: &Task) -> bool {
     let stage = stages.iter().find(|(of, _)| of == key).map(|(_, stage)| stage);
     stage.is_some_and(|stage| lock(stage).programme().tasks().any(|id| id == task.id()))
-}
-
-/// For those who only log.
-pub fn log_failure(opening: &Opening, problem: &RingError) {
-    error!(stream = %opening.key, task = %opening.task.id(), %problem, "a task could not be opened");
 }

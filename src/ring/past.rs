@@ -25,21 +25,35 @@ const AUDIO_GAP_MS: i64 = 100;
 const ENTERED_AT_ONCE: usize = 256;
 
 /// Where a recording of the past begins. Unix milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum PastFrom {
     /// At the last key frame at or before a time, else at the first one after it.
     KeyBefore(i64),
     /// At the first key frame after a time: what came before it is recorded already.
     After(i64),
+    /// With what follows a fragment that the recording took.
+    Behind(LastTaken),
+}
+
+/// The last fragment that a recording of the past took.
+#[derive(Debug, Clone)]
+pub struct LastTaken {
+    /// Its session.
+    pub session: SessionId,
+    /// Its number in the session.
+    pub sequence: FragmentSequence,
+    arrived_ms: i64,
+    media_end_ms: i64,
+    segment: Arc<SegmentStart>,
 }
 
 /// What a recording of the past came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PastEnd {
     /// The machine after the last fragment that it took.
     pub recording: Recording,
     /// That fragment; `None` if the ring had nothing.
-    pub last: Option<(SessionId, FragmentSequence)>,
+    pub last: Option<LastTaken>,
 }
 
 /// A fragment as it is found in a slot.
@@ -69,15 +83,16 @@ impl Ring {
         live: Option<SessionId>,
     ) -> Result<PastEnd, RingError> {
         let asked = key.clone();
-        let begin_ms = match from {
-            PastFrom::KeyBefore(from_ms) => from_ms.saturating_sub(KEY_BEFORE_MS),
-            PastFrom::After(from_ms) => from_ms,
+        let (begin_ms, last) = match &from {
+            PastFrom::KeyBefore(from_ms) => (from_ms.saturating_sub(KEY_BEFORE_MS), None),
+            PastFrom::After(from_ms) => (*from_ms, None),
+            PastFrom::Behind(last) => (last.arrived_ms, Some(last.clone())),
         };
         let found =
             self.catalog.call_blocking(move |state| state.range_spans(&asked, begin_ms, until_ms));
         let (segments, _lease) = match found {
             Ok(found) => found,
-            Err(RingError::Gone(_)) => return Ok(PastEnd { recording, last: None }),
+            Err(RingError::Gone(_)) => return Ok(PastEnd { recording, last }),
             Err(error) => return Err(error),
         };
         let mut search = Search::new(from, live);
@@ -85,9 +100,9 @@ impl Ring {
             search.look(place, &found.seal)
         })?;
         let Some((first_segment, first_offset)) = search.begin() else {
-            return Ok(PastEnd { recording, last: None });
+            return Ok(PastEnd { recording, last });
         };
-        let mut walk = Walk { ring: self, start, recording, last: None, batch: Vec::new() };
+        let mut walk = Walk { ring: self, start, recording, last, batch: Vec::new() };
         self.each_fragment(&segments, until_ms, &mut |(segment, offset), found| {
             if (segment, offset) < (first_segment, first_offset) {
                 return Ok(true);
@@ -95,7 +110,7 @@ impl Ring {
             walk.take(found)
         })?;
         walk.enter()?;
-        Ok(PastEnd { recording: walk.recording, last: walk.last.map(|seal| (seal.0, seal.1)) })
+        Ok(PastEnd { recording: walk.recording, last: walk.last })
     }
 
     /// Gives each fragment of the segments to `take`, in order, with its place, until it has enough.
@@ -161,14 +176,21 @@ impl Search {
         if self.session != Some(seal.session) {
             (self.session, self.candidate, self.reaches) = (Some(seal.session), None, false);
         }
-        let from_ms = match self.from {
+        let from_ms = match &self.from {
+            PastFrom::KeyBefore(from_ms) => *from_ms,
             PastFrom::After(after_ms) => {
-                if arrived_ms > after_ms && seal.key {
-                    self.found = Some(place);
-                }
+                self.found = (arrived_ms > *after_ms && seal.key).then_some(place);
                 return Ok(self.found.is_none());
             }
-            PastFrom::KeyBefore(from_ms) => from_ms,
+            PastFrom::Behind(last) => {
+                let follows = if seal.session == last.session {
+                    seal.sequence > last.sequence
+                } else {
+                    arrived_ms > last.arrived_ms
+                };
+                self.found = follows.then_some(place);
+                return Ok(self.found.is_none());
+            }
         };
         if arrived_ms <= from_ms {
             let lasts = seal.last_arrival.since(seal.first_arrival.boot).as_millis();
@@ -193,18 +215,17 @@ struct Walk<'a> {
     ring: &'a Ring,
     start: &'a RecordingStart,
     recording: Recording,
-    /// Session, sequence and end of media of the last fragment, and its tracks.
-    last: Option<(SessionId, FragmentSequence, i64, Arc<SegmentStart>)>,
+    last: Option<LastTaken>,
     batch: Vec<(DurableFragment, SealRecording)>,
 }
 
 impl Walk<'_> {
     fn take(&mut self, found: Found) -> Result<bool, RingError> {
         let Found { segment, seal, offset, end, leads } = found;
-        let before = self.last.as_ref().filter(|last| last.0 == seal.session);
+        let before = self.last.as_ref().filter(|last| last.session == seal.session);
         let breaks = leads && segment.discontinuity && before.is_some();
-        let same_tracks = before.is_some_and(|last| last.3.tracks == segment.tracks);
-        let gap = before.is_some_and(|last| seal.media_start_ms > last.2 + AUDIO_GAP_MS);
+        let same_tracks = before.is_some_and(|last| last.segment.tracks == segment.tracks);
+        let gap = before.is_some_and(|last| seal.media_start_ms > last.media_end_ms + AUDIO_GAP_MS);
         let step = self.recording.step(&Boundary {
             key: seal.key,
             media_ms: seal.media_start_ms,
@@ -214,7 +235,13 @@ impl Walk<'_> {
             first: before.is_none(),
             ..Boundary::default()
         });
-        self.last = Some((seal.session, seal.sequence, seal.media_end_ms, segment.clone()));
+        self.last = Some(LastTaken {
+            session: seal.session,
+            sequence: seal.sequence,
+            arrived_ms: seal.first_arrival.wall.unix.0,
+            media_end_ms: seal.media_end_ms,
+            segment: segment.clone(),
+        });
         if step.recorded {
             let of_it = SealRecording {
                 recording: self.start.id,

@@ -151,9 +151,7 @@ impl Entry<'_> {
             DurableEvent::SlotClosed(place) => self.slot_done(place, SlotState::Closed),
             DurableEvent::SlotFailed(place) => self.slot_done(place, SlotState::Failed),
             DurableEvent::SessionEnded(end) => self.session_ended(&end),
-            DurableEvent::RecordingsEnded(recordings) => {
-                recordings.iter().try_for_each(|recording| self.end_recording(*recording))
-            }
+            DurableEvent::RecordingsEnded(recordings) => self.recordings_ended(&recordings),
             DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
                 let cause = "the flash took no more";
                 if !has_gap(self.transaction, session.id, cause)? {
@@ -188,7 +186,7 @@ impl Entry<'_> {
         if let Some(open) = self.segments.get_mut(&seal.place.slot) {
             if open.place == seal.place && open.start == start {
                 open.end = fragment.end;
-                open.last_ms = last_ms;
+                (open.last_ms, open.media_end_ms) = (last_ms, seal.media_end_ms);
                 return Ok(());
             }
             store_segment(self.transaction, open)?;
@@ -204,6 +202,7 @@ impl Entry<'_> {
             first_sequence: seal.sequence,
             first_ms: seal.first_arrival.wall.unix.0,
             last_ms,
+            media_end_ms: seal.media_end_ms,
         };
         self.segments.insert(seal.place.slot, open);
         Ok(())
@@ -243,7 +242,8 @@ impl Entry<'_> {
         }
         let Some(open) = self.files.get_mut(&key) else { return Ok(()) };
         if open.past && self.origin != Origin::Past {
-            catch_up(self.transaction, self.segments, open, fragment)?;
+            let directory = seal.place.directory;
+            catch_up(self.transaction, self.segments, open, directory, Some(fragment))?;
             open.past = false;
         }
         let goes_on = open.session != seal.session;

@@ -10,6 +10,7 @@ use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{Entry, Origin};
 use crate::ring::catalog::notices::{END_RECORDING, Status};
 use crate::ring::catalog::rows::{sql, store_segment, store_span};
+use crate::ring::catalog::take_up::catch_up;
 use crate::ring::lane::SessionEnd;
 
 impl CatalogState {
@@ -82,14 +83,36 @@ impl Entry<'_> {
         self.recording_waits(recording)
     }
 
+    /// Recordings end at a boundary of their session.
+    pub(super) fn recordings_ended(&mut self, recordings: &[RecordingId]) -> rusqlite::Result<()> {
+        recordings.iter().try_for_each(|recording| {
+            self.catch_up_to_here(*recording)?;
+            self.end_recording(*recording)
+        })
+    }
+
+    /// Takes what has become durable of a session since a recording joined it, where no fragment
+    /// has named the recording yet.
+    fn catch_up_to_here(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
+        let mine = self.files.iter_mut().filter(|((of, _), open)| *of == recording && open.past);
+        for (_, open) in mine {
+            let of_session = self.segments.values().filter(|one| one.session == open.session);
+            let Some(newest) = of_session.max_by_key(|one| one.first_sequence) else { continue };
+            (open.end_ms, open.media_end_ms) = (newest.last_ms, newest.media_end_ms);
+            catch_up(self.transaction, self.segments, open, newest.place.directory, None)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
+        let waiting = end.paused.iter().map(|(recording, _)| recording).chain(&end.interrupted);
+        let mut all = waiting.chain(&end.recordings);
+        all.try_for_each(|recording| self.catch_up_to_here(*recording))?;
         // What still grows of it is known from here on, so that the session is not forgotten.
         for open in self.segments.values().filter(|open| open.session == end.session.id) {
             store_segment(self.transaction, open)?;
         }
-        for recording in &end.recordings {
-            self.end_recording(*recording)?;
-        }
+        end.recordings.iter().try_for_each(|recording| self.end_recording(*recording))?;
         for (recording, pause) in &end.paused {
             for format in FileFormat::ALL.into_iter().filter(|format| *format != FileFormat::Hls) {
                 self.finish_file((*recording, format))?;

@@ -170,6 +170,8 @@ pub struct OpenSegment {
     pub first_ms: i64,
     /// Arrival of its newest sample, Unix milliseconds.
     pub last_ms: i64,
+    /// End of its newest media, in milliseconds.
+    pub media_end_ms: i64,
 }
 
 /// The identity of a file: a hash of what it is made of, the same after any loss of the catalog.

@@ -1,12 +1,13 @@
 //! Sessions and recordings as they begin and go on, and what goes missing in them.
 
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, Transaction};
 
+use crate::domain::ids::SessionId;
 use crate::domain::time::Instant;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::RecordingStart;
-use crate::ring::catalog::rows::{insert_gap, insert_recording, insert_session};
+use crate::ring::catalog::rows::{insert_gap, insert_recording, insert_session, sql};
 use crate::ring::fragment::SessionStart;
 
 impl CatalogState {
@@ -41,6 +42,19 @@ impl CatalogState {
         self.in_transaction("entering a gap", |transaction| {
             insert_gap(transaction, session, from, media_ms, cause)
         })
+    }
+
+    /// Whether a session is over and all of it is durable; one that nobody knows any more is.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn is_ended(&self, session: SessionId) -> Result<bool, RingError> {
+        let ended: Option<bool> = self
+            .db
+            .prepare_cached("SELECT ended_ms IS NOT NULL FROM session WHERE id = ?1")
+            .and_then(|mut query| query.query_row([sql(session.0)], |row| row.get(0)).optional())
+            .map_err(RingError::catalog("reading a session"))?;
+        Ok(ended.unwrap_or(true))
     }
 
     pub(super) fn in_transaction(

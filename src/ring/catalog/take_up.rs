@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{
-    FileId, FragmentSequence, RecordingId, SessionId, SlotGeneration, SlotIndex,
+    DirectoryId, FileId, FragmentSequence, RecordingId, SessionId, SlotGeneration, SlotIndex,
 };
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
@@ -117,16 +117,16 @@ impl Entry<'_> {
 }
 
 /// Gives a file the fragments that lie between its last span, which was taken from the past, and
-/// `fragment`, which is the first that names its recording. If that is of another session, nothing
-/// lies between.
+/// `fragment`, which is the first that names its recording; without one, up to the end of its
+/// session. If the fragment is of another session, nothing lies between.
 pub(super) fn catch_up(
     transaction: &Transaction<'_>,
     growing: &HashMap<SlotIndex, OpenSegment>,
     open: &mut OpenFile,
-    fragment: &DurableFragment,
+    directory: DirectoryId,
+    fragment: Option<&DurableFragment>,
 ) -> rusqlite::Result<()> {
-    let seal = &fragment.seal;
-    if open.session != seal.session {
+    if fragment.is_some_and(|fragment| fragment.seal.session != open.session) {
         return Ok(());
     }
     let from: Option<(u32, i64, i64, i64)> = transaction
@@ -137,8 +137,8 @@ pub(super) fn catch_up(
         .query_row([sql(open.id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     let Some((slot, generation, segment, end)) = from else { return Ok(()) };
-    let mut segments = stored_segments(transaction, seal.session, seal.place)?;
-    segments.extend(growing.values().filter(|one| one.session == seal.session).map(|one| {
+    let mut segments = stored_segments(transaction, open.session, directory)?;
+    segments.extend(growing.values().filter(|one| one.session == open.session).map(|one| {
         let span =
             Span { place: one.place, segment_offset: one.start, start: one.media, end: one.end };
         (one.first_sequence, span)
@@ -154,8 +154,11 @@ pub(super) fn catch_up(
             span.start = unsql(end);
         }
         // The fragment itself is in its segment already.
-        if span.place == seal.place && span.segment_offset == u64::from(seal.segment_offset) {
-            span.end = fragment.offset;
+        if let Some(DurableFragment { seal, offset, .. }) = fragment
+            && span.place == seal.place
+            && span.segment_offset == u64::from(seal.segment_offset)
+        {
+            span.end = *offset;
         }
         if span.start < span.end {
             open.bytes += span.end - span.start;
@@ -170,7 +173,7 @@ pub(super) fn catch_up(
 fn stored_segments(
     transaction: &Transaction<'_>,
     session: SessionId,
-    of_ring: SlotPlace,
+    directory: DirectoryId,
 ) -> rusqlite::Result<Vec<(FragmentSequence, Span)>> {
     transaction
         .prepare_cached(
@@ -179,7 +182,7 @@ fn stored_segments(
         )?
         .query_map([sql(session.0)], |row| {
             let place = SlotPlace {
-                directory: of_ring.directory,
+                directory,
                 slot: SlotIndex(row.get(0)?),
                 generation: SlotGeneration(unsql(row.get(1)?)),
             };

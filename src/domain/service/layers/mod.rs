@@ -131,6 +131,13 @@ impl Layers {
         self.each_template().find(|one| one.number == number)
     }
 
+    /// The number of a layer's template.
+    #[must_use]
+    pub fn number(&self, layer: Layer, name: &str) -> Option<TemplateNumber> {
+        let is = |one: &NumberedTemplate| one.layer == layer && one.template.name == name;
+        self.each_template().find(is).map(|one| one.number)
+    }
+
     /// The rules of all layers, lowest layer first, each in the order of patterns. Shown are also
     /// those that another layer's rule for the same pattern replaces.
     #[must_use]

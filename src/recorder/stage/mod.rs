@@ -2,13 +2,15 @@
 //! the ring, and who feeds it. Everything that happens to the key goes through here, one thing after
 //! the other; nothing here waits.
 
+mod gaps;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::{error, info, warn};
+use tracing::info;
 
-use crate::domain::due::{DueWatch, GapEntry, Missing};
+use crate::domain::due::{DueWatch, Missing};
 use crate::domain::ids::{FragmentSequence, RecordingId, SessionId, TaskId};
 use crate::domain::matching::Decision;
 use crate::domain::programme::{Begun, Closed, Ended, Ending, Programme, Why};
@@ -22,7 +24,7 @@ use crate::recorder::feed::Feed;
 use crate::recorder::live::{LiveEntry, LiveSession};
 use crate::recorder::session::{RecordedSession, SessionFault, SessionParts};
 use crate::recorder::watch::StageWatch;
-use crate::recorder::{Full, Recorder};
+use crate::recorder::{Full, Recorder, SETTLED_AFTER_MS};
 use crate::ring::catalog::open::RecordingStart;
 use crate::ring::catalog::pushes::PushId;
 use crate::ring::fragment::SessionStart;
@@ -30,8 +32,6 @@ use crate::ring::layout::stream_hash;
 
 /// Tasks are looked at again after this, whatever their windows say: clocks step.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Without media for this long a live stream is not being recorded.
-const SILENT: Duration = Duration::from_secs(3);
 
 /// A restart that is due.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,8 @@ pub struct Stage {
     kept: Option<Instant>,
     /// No lane was free.
     full: bool,
+    /// The session that ended last, until everything of it is durable for sure.
+    ended: Option<(SessionId, BootTime)>,
 }
 
 impl Stage {
@@ -87,6 +89,7 @@ impl Stage {
             watch: StageWatch::default(),
             kept: None,
             full: false,
+            ended: None,
         }
     }
 
@@ -108,6 +111,13 @@ impl Stage {
             && self.feeder.is_none()
             && self.original.is_none()
             && !self.due.is_missing()
+            && self.ended.is_none()
+    }
+
+    /// The session that has just ended, of which something may not be durable yet.
+    #[must_use]
+    pub fn just_ended(&self) -> Option<SessionId> {
+        self.ended.map(|(session, _)| session)
     }
 
     /// Who feeds it.
@@ -233,11 +243,7 @@ impl Stage {
         let taken = session.sample(&mut self.programme, sample, now.at);
         self.watch.dropped(session.dropped_fragments());
         if let Some(kept) = session.last_kept() {
-            self.kept = Some(kept);
-            if self.due.is_missing() {
-                let (key, catalog) = (&self.key, recorder.catalog());
-                self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));
-            }
+            self.media_kept(recorder, kept);
         }
         taken
     }
@@ -283,6 +289,8 @@ impl Stage {
     /// Time passes.
     pub fn tick(&mut self, recorder: &Recorder, now: Moment, is_source: bool) {
         self.look_at_tasks(recorder, now);
+        let settled = |(_, at): &(SessionId, BootTime)| now.at.boot.0 > at.0 + SETTLED_AFTER_MS;
+        self.ended = self.ended.filter(|ended| !settled(ended));
         if let Some(session) = &mut self.session {
             session.tick(&mut self.programme, now.at.boot);
         }
@@ -295,37 +303,7 @@ impl Stage {
         }
         let of = (&self.key, self.feeder);
         self.watch.tick(&self.programme, of, recorder.catalog(), now.at);
-        let (key, catalog) = (&self.key, recorder.catalog());
-        let mut enter = |entry| enter_gap(catalog, key, entry);
-        match missing {
-            Some(cause) => {
-                let from = self.kept.filter(|_| !self.due.is_missing()).unwrap_or(now.at);
-                self.due.missing(from, cause, now.at, &mut enter);
-            }
-            None => self.due.over(now.at, &mut enter),
-        }
-    }
-
-    /// Why something that is due is not recorded; `None`: all is well.
-    fn missing(&self, recorder: &Recorder, now: Moment, is_source: bool) -> Option<Missing> {
-        if !self.programme.is_live() {
-            return match () {
-                () if !is_source && !self.programme.waits() && !self.programme.is_due() => None,
-                () if recorder.is_forbidden(&self.key, now) => Some(Missing::Forbidden),
-                () if is_source => Some(Missing::Camera),
-                () if self.programme.waits() => Some(Missing::Interrupted),
-                () => Some(Missing::NotLive),
-            };
-        }
-        if !self.programme.is_due() {
-            return None;
-        }
-        let kept = self.session.as_ref().and_then(RecordedSession::last_kept);
-        match kept {
-            None if self.full => Some(Missing::Full),
-            None => Some(Missing::NoKeyFrame),
-            Some(kept) => (now.at.boot.since(kept.boot) > SILENT).then_some(Missing::NoMedia),
-        }
+        self.watch_gap(missing, recorder, now);
     }
 
     /// Plans a restart where rules came that decide otherwise.
@@ -481,19 +459,8 @@ impl Stage {
 
     fn close_session(&mut self, cause: &str, ended: Ended, now: Moment) {
         if let Some(session) = self.session.take() {
+            self.ended = Some((session.id(), now.at.boot));
             session.end(&mut self.programme, cause, ended, now.at);
         }
     }
-}
-
-fn enter_gap(catalog: &crate::ring::catalog::Catalog, key: &StreamKey, entry: GapEntry) {
-    if let GapEntry::Begins { cause, .. } = entry {
-        warn!(stream = %key, cause = cause.words(), "what is due is not recorded");
-    }
-    let key = key.clone();
-    catalog.post(move |state| {
-        if let Err(problem) = state.enter_watched_gap(&key, entry) {
-            error!(%problem, "a gap could not be entered into the ledger");
-        }
-    });
 }

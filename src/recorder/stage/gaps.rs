@@ -1,0 +1,79 @@
+//! The gap ledger's part of a stage: what is due and not recorded, and why.
+
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use crate::domain::due::{GapEntry, Missing};
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::{Instant, Moment};
+use crate::recorder::Recorder;
+use crate::recorder::session::RecordedSession;
+use crate::recorder::stage::Stage;
+use crate::ring::catalog::Catalog;
+
+/// Without media for this long a live stream is not being recorded.
+const SILENT: Duration = Duration::from_secs(3);
+
+impl Stage {
+    /// Why something that is due is not recorded; `None`: all is well.
+    pub(super) fn missing(
+        &self,
+        recorder: &Recorder,
+        now: Moment,
+        is_source: bool,
+    ) -> Option<Missing> {
+        if !self.programme.is_live() {
+            return match () {
+                () if !is_source && !self.programme.waits() && !self.programme.is_due() => None,
+                () if recorder.is_forbidden(&self.key, now) => Some(Missing::Forbidden),
+                () if is_source => Some(Missing::Camera),
+                () if self.programme.waits() => Some(Missing::Interrupted),
+                () => Some(Missing::NotLive),
+            };
+        }
+        if !self.programme.is_due() {
+            return None;
+        }
+        let kept = self.session.as_ref().and_then(RecordedSession::last_kept);
+        match kept {
+            None if self.full => Some(Missing::Full),
+            None => Some(Missing::NoKeyFrame),
+            Some(kept) => (now.at.boot.since(kept.boot) > SILENT).then_some(Missing::NoMedia),
+        }
+    }
+
+    /// Something is missing, or nothing is.
+    pub(super) fn watch_gap(&mut self, missing: Option<Missing>, recorder: &Recorder, now: Moment) {
+        let (key, catalog) = (&self.key, recorder.catalog());
+        let mut enter = |entry| enter_gap(catalog, key, entry);
+        match missing {
+            Some(cause) => {
+                let from = self.kept.filter(|_| !self.due.is_missing()).unwrap_or(now.at);
+                self.due.missing(from, cause, now.at, &mut enter);
+            }
+            None => self.due.over(now.at, &mut enter),
+        }
+    }
+
+    /// A sample is kept: nothing is missing.
+    pub(super) fn media_kept(&mut self, recorder: &Recorder, kept: Instant) {
+        self.kept = Some(kept);
+        if self.due.is_missing() {
+            let (key, catalog) = (&self.key, recorder.catalog());
+            self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));
+        }
+    }
+}
+
+fn enter_gap(catalog: &Catalog, key: &StreamKey, entry: GapEntry) {
+    if let GapEntry::Begins { cause, .. } = entry {
+        warn!(stream = %key, cause = cause.words(), "what is due is not recorded");
+    }
+    let key = key.clone();
+    catalog.post(move |state| {
+        if let Err(problem) = state.enter_watched_gap(&key, entry) {
+            error!(%problem, "a gap could not be entered into the ledger");
+        }
+    });
+}
