@@ -60,6 +60,8 @@ pub struct Stream {
     pub config_hash: String,
     /// Ticks per second of its time base.
     pub ticks_per_s: i64,
+    /// Width of its picture, in pixels; 0 without one.
+    pub width: u64,
 }
 
 /// All packets of a file in file order; fails the test when ffprobe finds a fault.
@@ -90,6 +92,7 @@ pub fn streams(path: &Path) -> Vec<Stream> {
             codec: text(row, "codec_name"),
             config_hash: hash(row, "extradata_hash"),
             ticks_per_s: ticks_per_s(row),
+            width: row["width"].as_u64().unwrap_or(0),
         })
         .collect()
 }
