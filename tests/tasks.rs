@@ -246,6 +246,22 @@ impl Rig {
         }
     }
 
+    /// Time passes until so many tasks have a file and the stream's end is durable.
+    fn tick_until_durable(&self, tasks: usize) {
+        let deadline = StdInstant::now() + Duration::from_secs(30);
+        let is_over =
+            |file: &FileRecord| file.task_id.is_none() && file.state == FileState::Waiting;
+        loop {
+            let files = self.files();
+            let of_tasks = files.iter().filter(|file| file.task_id.is_some()).count();
+            if of_tasks == tasks && files.iter().any(is_over) {
+                return;
+            }
+            assert!(StdInstant::now() < deadline, "not durable: {files:#?}");
+            self.tick();
+        }
+    }
+
     fn files(&self) -> Vec<FileRecord> {
         self.ring.catalog.call_blocking(|state| state.files()).expect("listed")
     }
@@ -439,16 +455,7 @@ fn a_task_that_opens_as_its_stream_ends_has_what_was_on_its_way_to_flash() {
         if !ends_first {
             rig.drop_stream();
         }
-        let deadline = StdInstant::now() + Duration::from_secs(30);
-        let settled = |files: &[FileRecord]| {
-            let is_over = |file: &FileRecord| file.state == FileState::Waiting;
-            files.iter().any(|file| file.task_id.is_some())
-                && files.iter().any(|file| file.task_id.is_none() && is_over(file))
-        };
-        while !settled(&rig.files()) {
-            assert!(StdInstant::now() < deadline, "the task is not opened: {:#?}", rig.files());
-            rig.tick();
-        }
+        rig.tick_until_durable(1);
         rig.tick_at(moment(61_000));
         rig.tick_at(moment(80_000));
         let files = rig.finished(&task, FileFormat::Flv, 1);
@@ -456,6 +463,37 @@ fn a_task_that_opens_as_its_stream_ends_has_what_was_on_its_way_to_flash() {
         let ends = (samples.first(), samples.last(), samples.len());
         assert_eq!(ends, (Some(&0), Some(&111), 112), "the stream ends first: {ends_first}");
         assert_eq!(files[0].duration_ms, 112 * 40);
+    }
+}
+
+#[test]
+fn tasks_beyond_what_a_stream_can_have_wait_and_lose_nothing() {
+    let mut rig = Rig::new(RECORD);
+    rig.begin();
+    rig.send(50);
+    let wish = || Rig::wish(0, 60_000, &[FileFormat::Flv]);
+    let tasks: Vec<Arc<Task>> = (0..64).map(|_| rig.ask(wish())).collect();
+    rig.send(100);
+    let opened = |rig: &Rig| {
+        let of_tasks = rig.files().into_iter().filter_map(|file| file.task_id);
+        of_tasks.collect::<std::collections::BTreeSet<String>>().len()
+    };
+    assert_eq!(opened(&rig), 61);
+    tasks[..3].iter().for_each(|task| rig.stop(task.id()));
+    rig.tick();
+    rig.tick();
+    assert_eq!(opened(&rig), 64);
+    rig.send(150);
+    rig.drop_stream();
+    rig.tick_until_durable(64);
+    rig.tick_at(moment(61_000));
+    rig.tick_at(moment(80_000));
+    for (number, task) in tasks.iter().enumerate() {
+        let files = rig.finished(task, FileFormat::Flv, 1);
+        let samples = rig.samples(&files[0]);
+        let end = if number < 3 { 99 } else { 149 };
+        let ends = (samples.first(), samples.last(), samples.len() as u64);
+        assert_eq!(ends, (Some(&0), Some(&end), end + 1), "task {number}");
     }
 }
 

@@ -261,10 +261,11 @@ impl Programme {
         self.entries.push(Entry { paused: Some(pause), ..entry });
     }
 
-    /// Whether one more recording can be on.
+    /// Whether one more task can be opened: the template's recording, and one that is exchanged for
+    /// it, always find room beside them.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.entries.len() < RECORDINGS_PER_STREAM_MAX
+        self.entries.len() + 2 < RECORDINGS_PER_STREAM_MAX
     }
 
     /// A task's recording begins. With `joins` what it has already runs up to the next sample of the

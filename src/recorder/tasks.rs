@@ -56,8 +56,9 @@ impl Recorder {
     }
 
     /// Opens a task on a stream: with what the ring has of its window, then with what comes. Blocks
-    /// on flash. Where media is on its way to the ring and no session carries it on, the opening
-    /// waits for it and comes again with a later [`tick`](Self::tick); so it does if the ring fails.
+    /// on flash. Where media is on its way to the ring and no session carries it on, and where the
+    /// stream has as many recordings as it can, the opening waits and comes again with a later
+    /// [`tick`](Self::tick); so it does if the ring fails.
     pub fn open(&self, opening: Opening, now: Moment) {
         let (key, id) = (opening.key.clone(), opening.task.id());
         match self.open_on(opening, now) {
@@ -80,10 +81,14 @@ impl Recorder {
             return Ok(None);
         }
         let stage = self.stage(&key);
-        let (live, ended) = {
+        let (live, ended, has_room) = {
             let stage = lock(&stage);
-            (stage.session().map(|(session, _)| session), stage.just_ended())
+            let live = stage.session().map(|(session, _)| session);
+            (live, stage.just_ended(), stage.programme().has_room())
         };
+        if !has_room && task.standing(now) == Standing::Open {
+            return Ok(Some(Opening { task, key, begun }));
+        }
         if let Some(ended) = ended
             && !self.ring.catalog.call_blocking(move |state| state.is_ended(ended))?
         {
@@ -110,7 +115,8 @@ impl Recorder {
             self.end_later(vec![id], now);
             return Ok(None);
         }
-        if stage.session().map(|(session, _)| session) != live {
+        let changed = stage.session().map(|(session, _)| session) != live;
+        if changed || (past.last.is_none() && stage.is_young(now)) {
             return Ok(Some(Opening { task, key, begun: Some(past) }));
         }
         if past.last.is_none() {

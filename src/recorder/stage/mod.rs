@@ -126,6 +126,14 @@ impl Stage {
         self.feeder
     }
 
+    /// Whether the live session is so young that perhaps nothing of it is durable yet.
+    #[must_use]
+    pub fn is_young(&self, now: Moment) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            now.at.boot.0 < session.start().began.boot.0.saturating_add(SETTLED_AFTER_MS)
+        })
+    }
+
     /// The session on its way to the ring, and from which fragment on nothing is missing in it.
     #[must_use]
     pub fn session(&self) -> Option<(SessionId, FragmentSequence)> {
