@@ -285,7 +285,7 @@ impl Rig {
         loop {
             let mut files = self.files();
             files.retain(|file| {
-                file.task_id.as_deref() == Some(task.name.as_str()) && file.format == format
+                file.task_id.as_ref() == Some(&task.shown()) && file.format == format
             });
             let done = files.iter().all(|file| file.state == FileState::Waiting);
             if done && files.len() == count {

@@ -57,12 +57,14 @@ impl Fragmenter {
     }
 
     /// Whether the fragment must be cut before `sample`: it is old, large, or `sample` is a place
-    /// to begin (`key`) and the fragment is not too young.
+    /// to begin (`key`) and the fragment is not too young. A young one that does not begin with a
+    /// key frame is cut too: else a stream with one key frame a second, whose sound arrives just
+    /// before it, would have no fragment that begins with one.
     #[must_use]
     pub fn is_due(&self, sample: &Sample, key: bool, now: BootTime) -> bool {
-        let Some(age_ms) = self.age_ms(now) else { return false };
+        let (Some(age_ms), Some(opening)) = (self.age_ms(now), &self.opening) else { return false };
         age_ms >= FRAGMENT_AGE_MS_MAX
-            || (key && age_ms >= FRAGMENT_AGE_MS_MIN)
+            || (key && (age_ms >= FRAGMENT_AGE_MS_MIN || !opening.key))
             || self.bytes + sample.data.len() > self.bytes_target
             || self.samples >= FRAGMENT_SAMPLES_MAX
     }
@@ -152,4 +154,74 @@ impl Fragmenter {
 #[must_use]
 pub fn has_video(tracks: &[Track]) -> bool {
     tracks.iter().any(Track::is_video)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::ids::{BootId, SessionId};
+    use crate::domain::sample::{Codec, Shape, TrackId};
+    use crate::domain::stream_key::StreamKey;
+    use crate::domain::time::{ClockQuality, UnixMillis, WallTime};
+    use crate::ring::fragment::SessionStart;
+
+    fn at(ms: u64) -> Instant {
+        let wall = WallTime { unix: UnixMillis(0), quality: ClockQuality::Untrusted };
+        Instant { boot: BootTime(ms), wall }
+    }
+
+    fn fragmenter(tracks: Vec<Track>) -> Fragmenter {
+        let session = SessionStart {
+            id: SessionId(1),
+            key: StreamKey::new("d", "live", "cam").expect("valid"),
+            boot_id: BootId([0; 16]),
+            began: at(0),
+            protocol: "rtmp",
+            query: String::new(),
+        };
+        let segment = SegmentStart {
+            session: Arc::new(session),
+            number: 0,
+            discontinuity: false,
+            tracks: tracks.into(),
+            origins: Vec::new(),
+            script_data: Bytes::new(),
+            init: Bytes::new(),
+        };
+        Fragmenter::new(Arc::new(segment), FragmentSequence(0), 1 << 20)
+    }
+
+    fn sample(track: u8, dts: i64, key: bool) -> Sample {
+        Sample { track: TrackId(track), dts, pts: dts, key, data: Bytes::from_static(&[0; 8]) }
+    }
+
+    #[test]
+    fn sound_that_comes_just_before_each_key_frame_hides_none() {
+        let track = |id, codec, shape| Track {
+            id: TrackId(id),
+            codec,
+            timescale: 1_000,
+            config: Bytes::new(),
+            shape,
+        };
+        let video = track(1, Codec::H264, Shape::Video { width: 64, height: 36 });
+        let audio = track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 });
+        let mut open = fragmenter(vec![video.clone(), audio.clone()]);
+        let mut keys = 0;
+        for second in 0..5_u32 {
+            let (dts, arrival) = (i64::from(second) * 1_000, u64::from(second) * 1_001);
+            for (track, key, arrival) in [(&audio, true, arrival), (&video, true, arrival + 1)] {
+                let one = sample(track.id.0, dts, key);
+                let begins = key && track.is_video();
+                if open.is_due(&one, begins, BootTime(arrival)) {
+                    keys += u32::from(open.cut().expect("a sample waits").key);
+                }
+                open.add(one, track, at(arrival), dts, dts + 1_000, SealRecordings::new);
+            }
+        }
+        keys += u32::from(open.cut().expect("a sample waits").key);
+        assert_eq!(keys, 5, "each key frame begins a fragment");
+    }
 }

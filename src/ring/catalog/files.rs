@@ -93,7 +93,9 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
     coalesce(file.size, (SELECT sum(span.end - span.start) FROM span WHERE span.file = file.id)),
     file.sha256, file.url, file.tracks, file.dropped_tracks, file.priority,
     file.attempts, file.queue_number,
-    (SELECT json_extract(content, '$.task.name') FROM recording WHERE id = file.recording),
+    (SELECT CASE json_extract(content, '$.task.family')
+     WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
+     ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
     (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording)
     FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
