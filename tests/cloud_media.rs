@@ -18,7 +18,7 @@ use edgerec::domain::service::Refusal;
 use edgerec::domain::service::limits::ServiceLimits;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::platform::clock::{Clock, SystemClock};
-use edgerec::ring::handle::Ring;
+use edgerec::ring::handle::{Ring, RingThreads};
 use edgerec::wire::cloud::envelope::ActionRequest;
 use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
@@ -324,15 +324,20 @@ fn fill(path: &Path, files: i64) {
     transaction.commit().expect("committed");
 }
 
-#[test]
-fn ten_thousand_files_are_searched_page_by_page() {
-    let dir = scratch("media");
-    let path = make_ring(dir.path());
+/// A ring with ten thousand files.
+fn full_ring(dir: &Path) -> (Arc<Ring>, RingThreads) {
+    let path = make_ring(dir);
     let (ring, threads) = open(&path);
     threads.close(&ring);
     drop(ring);
     fill(&path, 10_000);
-    let (ring, threads) = open(&path);
+    open(&path)
+}
+
+#[test]
+fn ten_thousand_files_are_searched_page_by_page() {
+    let dir = scratch("media");
+    let (ring, threads) = full_ring(dir.path());
     runtime().block_on(async {
         let desk = desk(&ring, None).await;
         let answer = act(&desk, "SearchMedia", json!({})).await.expect("answered");
@@ -385,12 +390,7 @@ fn ten_thousand_files_are_searched_page_by_page() {
 #[test]
 fn the_catalog_is_free_for_others_while_files_are_searched() {
     let dir = scratch("media");
-    let path = make_ring(dir.path());
-    let (ring, threads) = open(&path);
-    threads.close(&ring);
-    drop(ring);
-    fill(&path, 10_000);
-    let (ring, threads) = open(&path);
+    let (ring, threads) = full_ring(dir.path());
     let runtime = runtime();
     let searching = runtime.spawn({
         let ring = ring.clone();

@@ -1,6 +1,8 @@
 //! A stream that comes back after a reboot of the box goes on with its HLS file, by whatever clock
 //! there is: a reboot alone never makes it late.
 
+mod support;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as StdInstant};
@@ -28,6 +30,7 @@ use edgerec::ring::catalog::open::FileState;
 use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
+use support::recorded_ring::copy_ring;
 
 const SLOT_BYTES: u64 = 1 << 20;
 /// FlowContinueDuration.
@@ -141,19 +144,6 @@ impl Life {
             }
             assert!(StdInstant::now() < deadline, "not reached: {what}; files: {files:#?}");
             std::thread::yield_now();
-        }
-    }
-}
-
-fn copy_ring(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to.join("slots")).expect("made");
-    for folder in ["", "slots"] {
-        for entry in std::fs::read_dir(from.join(folder)).expect("listed") {
-            let path = entry.expect("listed").path();
-            if path.is_file() {
-                let name = path.file_name().expect("a file");
-                std::fs::copy(&path, to.join(folder).join(name)).expect("copied");
-            }
         }
     }
 }

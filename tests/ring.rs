@@ -1,6 +1,8 @@
 //! The ring with the recorder in front of it: what is handed over is found again, also by a
 //! program that finds the ring as a crash left it.
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
@@ -31,6 +33,7 @@ use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::clip::RingClip;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
+use support::recorded_ring::copy_ring;
 
 const SLOT_BYTES: u64 = 1 << 20;
 const BOOT: BootId = BootId([1; 16]);
@@ -196,19 +199,6 @@ fn samples_of(clip: &RingClip) -> Vec<u64> {
 
 fn by_format(files: &[FileRecord], format: FileFormat) -> Vec<&FileRecord> {
     files.iter().filter(|file| file.format == format).collect()
-}
-
-fn copy_ring(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to.join("slots")).expect("made");
-    for folder in ["", "slots"] {
-        for entry in std::fs::read_dir(from.join(folder)).expect("listed") {
-            let path = entry.expect("listed").path();
-            if path.is_file() {
-                let name = path.file_name().expect("a file");
-                std::fs::copy(&path, to.join(folder).join(name)).expect("copied");
-            }
-        }
-    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -38,6 +38,17 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const CONNECTIONS_MAX: usize = 64;
 /// A listener out of descriptors waits this long before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An error answer in JSON that nobody keeps; told when to come back, if that helps.
+pub fn refusal(status: StatusCode, why: &str, retry_after_s: Option<u16>) -> Response {
+    let mut response = (status, Json(json!({"error": why}))).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = retry_after_s {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
 
 /// Who may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

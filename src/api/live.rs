@@ -12,18 +12,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
-use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::cross_origin::readable_by_pages;
+use crate::api::http::refusal;
 use crate::api::signed_url::{self, SignatureError};
 use crate::domain::secret::Secret;
 use crate::domain::stream_key::StreamKey;
@@ -72,13 +72,7 @@ impl IntoResponse for Fault {
             Fault::NotLive => (StatusCode::NOT_FOUND, "the stream is not live".to_owned()),
             Fault::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many viewers".to_owned()),
         };
-        let mut response = (status, Json(json!({"error": why}))).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self, Fault::Busy) {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
-        }
-        response
+        refusal(status, &why, matches!(self, Fault::Busy).then_some(RETRY_AFTER_S))
     }
 }
 

@@ -89,6 +89,20 @@ impl Sent {
     }
 }
 
+/// Copies a ring as a power cut would leave it.
+pub fn copy_ring(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("slots")).expect("made");
+    for folder in ["", "slots"] {
+        for entry in fs::read_dir(from.join(folder)).expect("listed") {
+            let path = entry.expect("listed").path();
+            if path.is_file() {
+                let name = path.file_name().expect("a file");
+                fs::copy(&path, to.join(folder).join(name)).expect("copied");
+            }
+        }
+    }
+}
+
 /// Opens a ring as the box does.
 pub fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
     let settings = RingSettings {

@@ -1,12 +1,10 @@
 //! The answers: redirects, whole files, ranges, and why there is none.
 
-use axum::Json;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -16,6 +14,7 @@ use crate::api::ApiError;
 use crate::api::files::body::{FileBody, Stretch};
 use crate::api::files::open_files::OpenFile;
 use crate::api::files::range::{Part, is_known};
+use crate::api::http::refusal;
 use crate::api::signed_url::SignatureError;
 use crate::domain::stream_key::percent_encode;
 use crate::media::render::hls::PLAYLIST_NAME;
@@ -59,13 +58,7 @@ impl IntoResponse for Fault {
                 (StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read".to_owned())
             }
         };
-        let mut response = (status, Json(json!({"error": why}))).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self, Fault::Busy) {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
-        }
-        response
+        refusal(status, &why, matches!(self, Fault::Busy).then_some(RETRY_AFTER_S))
     }
 }
 
