@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::api::cloud::throttle::Throttle;
-use crate::api::cloud::{Answer, CloudDesk};
+use crate::api::cloud::{ACTIONS, Answer, CloudDesk, OLD_ACTIONS, known};
 use crate::domain::log_pace::LogPace;
 use crate::domain::service::Refusal;
 use crate::domain::time::BootTime;
@@ -157,9 +157,15 @@ impl Door {
     /// Answers a call.
     async fn answer(&self, call: Call) -> Answer {
         check_version(&call)?;
-        let now = self.desk.clock.now().boot;
-        lock(&self.throttle).admit(&call.request.action, &self.desk.limits, now)?;
+        self.admit(&ACTIONS, &call.request.action)?;
         self.desk.act(call.request).await
+    }
+
+    /// Counts a request of one of these actions.
+    fn admit(&self, actions: &[&'static str], name: &str) -> Result<(), Refusal> {
+        let action = known(actions, name)?;
+        let now = self.desk.clock.now().boot;
+        lock(&self.throttle).admit(action, &self.desk.limits, now)
     }
 
     /// The body, if it is not too long and comes in time.
@@ -279,8 +285,7 @@ async fn act(State(door): State<Arc<Door>>, request: Request) -> Response {
 /// The retired query answers without an envelope, with numbers for codes.
 async fn old_vod(State(door): State<Arc<Door>>, request: Request) -> Response {
     let answer = take(&door, request, async |call| {
-        let now = door.desk.clock.now().boot;
-        lock(&door.throttle).admit(&call.request.action, &door.desk.limits, now)?;
+        door.admit(&OLD_ACTIONS, &call.request.action)?;
         door.desk.old_vod_query(call.request).await
     });
     let Some(answer) = answer.await else {

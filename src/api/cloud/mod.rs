@@ -29,6 +29,51 @@ use crate::ring::catalog::service::ServiceInForce;
 use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
+/// Every action that the box answers on `/`.
+const ACTIONS: [&str; 39] = [
+    "CancelCommonMixStream",
+    "CreateCommonMixStream",
+    "CreateLiveCallbackRule",
+    "CreateLiveCallbackTemplate",
+    "CreateLiveRecord",
+    "CreateLiveRecordRule",
+    "CreateLiveRecordTemplate",
+    "CreateRecordTask",
+    "DeleteLiveCallbackRule",
+    "DeleteLiveCallbackTemplate",
+    "DeleteLiveRecord",
+    "DeleteLiveRecordRule",
+    "DeleteLiveRecordTemplate",
+    "DeleteMedia",
+    "DeleteRecordTask",
+    "DescribeCallbackRecordsList",
+    "DescribeLiveCallbackRules",
+    "DescribeLiveCallbackTemplate",
+    "DescribeLiveCallbackTemplates",
+    "DescribeLivePushAuthKey",
+    "DescribeLiveRecordRules",
+    "DescribeLiveRecordTemplate",
+    "DescribeLiveRecordTemplates",
+    "DescribeLiveStreamEventList",
+    "DescribeLiveStreamOnlineList",
+    "DescribeLiveStreamPublishedList",
+    "DescribeLiveStreamState",
+    "DescribeMediaInfos",
+    "DescribeRecordTask",
+    "DropLiveStream",
+    "ExplainLiveStream",
+    "ForbidLiveStream",
+    "ModifyLiveCallbackTemplate",
+    "ModifyLivePushAuthKey",
+    "ModifyLiveRecordTemplate",
+    "ResumeLiveStream",
+    "SearchMedia",
+    "StopLiveRecord",
+    "StopRecordTask",
+];
+/// The one that is answered on `/v2/index.php`.
+const OLD_ACTIONS: [&str; 1] = ["DescribeVodPlayInfo"];
+
 /// The members of an answer, or why there is none.
 pub type Answer = Result<Map<String, Value>, Refusal>;
 
@@ -69,7 +114,7 @@ impl CloudDesk {
             };
         }
         ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
-        Err(Refusal::new("InvalidAction", format!("there is no action {action}")))
+        Err(no_action(&action))
     }
 
     /// Answers the retired VOD query: `code` and `message` among the members.
@@ -77,10 +122,7 @@ impl CloudDesk {
     /// # Errors
     /// The code and words of the error answer.
     pub async fn old_vod_query(&self, request: ActionRequest) -> Answer {
-        if request.action != "DescribeVodPlayInfo" {
-            let what = format!("there is no action {}", request.action);
-            return Err(Refusal::new("InvalidAction", what));
-        }
+        known(&OLD_ACTIONS, &request.action)?;
         match media::describe_vod_play_info(self, &request).await {
             Value::Object(members) => Ok(members),
             _ => Err(Refusal::new("InternalError", "no answer was made")),
@@ -101,4 +143,13 @@ impl CloudDesk {
             Err(Refusal::new("InternalError", "the box cannot store it"))
         })
     }
+}
+
+/// The action of this name among `actions`.
+fn known(actions: &[&'static str], name: &str) -> Result<&'static str, Refusal> {
+    actions.iter().find(|action| **action == name).copied().ok_or_else(|| no_action(name))
+}
+
+fn no_action(name: &str) -> Refusal {
+    Refusal::new("InvalidAction", format!("there is no action {name}"))
 }
