@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
+use crate::domain::ids::BootId;
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{ClockQuality, Instant};
@@ -96,8 +97,8 @@ impl Online {
         OnlineEntry { online: self.clone(), id, key: arrival.key.clone(), taken: false, end: None }
     }
 
-    /// Has the catalog do something about the rows; their times are set right first, once the clock
-    /// is set.
+    /// Has the catalog do something about the rows; their times, and those of bans, are set right
+    /// first, once the clock is set.
     fn post(
         &self,
         now: Instant,
@@ -110,7 +111,7 @@ impl Online {
             self.undated.store(true, Ordering::Relaxed);
         }
         self.catalog.post(move |state| {
-            let dated = if date { state.date_pushes(boot_id, now) } else { Ok(()) };
+            let dated = if date { date_all(state, boot_id, now) } else { Ok(()) };
             if let Err(problem) = dated.and_then(|()| job(state)) {
                 error!(%problem, "the list of pushes is not written");
             }
@@ -121,6 +122,19 @@ impl Online {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was entered before the clock was set gets its times.
+fn date_all(state: &mut CatalogState, boot_id: BootId, now: Instant) -> Result<(), RingError> {
+    state.date_pushes(boot_id, now)?;
+    if state.service().load().forbids.are_undated() {
+        // Dating refuses nothing.
+        let _ = state.change_service(|service, changes| {
+            service.forbids.date(now.wall, changes);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 impl Table {
@@ -246,5 +260,182 @@ impl Drop for OnlineEntry {
 impl std::fmt::Debug for OnlineEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "OnlineEntry({}, {})", self.id.0, self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::eviction::OnFull;
+    use crate::domain::service::limits::ServiceLimits;
+    use crate::domain::time::{BootTime, UnixMillis, WallTime};
+    use crate::ingest::intake::Protocol;
+    use crate::platform::flash::SystemFlash;
+    use crate::ring::catalog::CatalogSettings;
+    use crate::ring::catalog::pushes::PushFilter;
+    use crate::ring::handle::{Ring, RingSettings, RingThreads};
+    use crate::ring::identity::RingIdentity;
+
+    const SET_MS: i64 = 1_800_000_000_000;
+    const DAY_MS: i64 = 86_400_000;
+
+    /// Shows what it was set to; before that it was never set.
+    struct HandClock(AtomicI64);
+
+    impl Clock for HandClock {
+        fn now(&self) -> Instant {
+            let unix = UnixMillis(self.0.load(Ordering::Relaxed));
+            let set = unix.0 >= SET_MS;
+            let quality = if set { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+            Instant { boot: BootTime(7_000), wall: WallTime { unix, quality } }
+        }
+
+        fn boot_id(&self) -> BootId {
+            BootId([3; 16])
+        }
+    }
+
+    struct Bench {
+        online: Arc<Online>,
+        clock: Arc<HandClock>,
+        ring: Arc<Ring>,
+        threads: RingThreads,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        async fn new(clock_ms: i64) -> Bench {
+            let dir = tempfile::tempdir().expect("a scratch directory");
+            let identity = RingIdentity::plan(dir.path(), 16 << 20, 1 << 20).expect("fits");
+            identity.create(&SystemFlash, dir.path()).expect("made");
+            let settings = RingSettings {
+                path: dir.path().to_owned(),
+                sync_interval: Duration::from_millis(20),
+                catalog: CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false },
+            };
+            let clock = Arc::new(HandClock(AtomicI64::new(clock_ms)));
+            let (ring, threads) =
+                Ring::open(&settings, Arc::new(SystemFlash), clock.clone()).expect("opens");
+            let decisions = Arc::new(LiveTable::default());
+            let online = Online::open(ring.catalog.clone(), clock.clone(), decisions);
+            let online = online.await.expect("open");
+            Bench { online, clock, ring, threads, _dir: dir }
+        }
+
+        fn enter(&self, key: &str) -> (OnlineEntry, CancellationToken) {
+            let cancelled = CancellationToken::new();
+            let arrival = Arrival {
+                key: key.parse().expect("a key"),
+                protocol: Protocol::Rtmp,
+                peer: "192.0.2.7:5".to_owned(),
+                query: String::new(),
+            };
+            let mut entry = self.online.enter(&arrival, cancelled.clone());
+            if entry.was_cut().is_none() {
+                entry.taken(&arrival);
+            }
+            (entry, cancelled)
+        }
+
+        /// Bans a stream name as ForbidLiveStream does.
+        async fn forbid(&self, key: &str, until_ms: Option<i64>) {
+            let (key, now) = (key.parse().expect("a key"), self.clock.now().wall);
+            let until = until_ms.map(UnixMillis);
+            let forbidden = self.ring.catalog.call(move |state| {
+                let limits = ServiceLimits::default();
+                state.change_service(|service, changes| {
+                    service.forbids.forbid(&key, until, "", now, &limits, changes)
+                })
+            });
+            forbidden.await.expect("stored").expect("made");
+        }
+
+        /// Why listed pushes ended, the newest end first; empty for one that is live.
+        async fn causes(&self) -> Vec<String> {
+            let filter = PushFilter {
+                from_ms: 0,
+                until_ms: i64::MAX,
+                domain: None,
+                app: None,
+                name_part: None,
+                name: None,
+                ascending: false,
+            };
+            let rows = self.ring.catalog.call(move |state| state.pushes(&filter, 0, 9));
+            let (rows, _) = rows.await.expect("listed");
+            rows.into_iter().map(|row| row.end.cause).collect()
+        }
+
+        fn close(self) {
+            self.threads.close(&self.ring);
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_are_live_from_their_entering_to_their_end_or_until_they_are_cut() {
+        let bench = Bench::new(SET_MS).await;
+        let (hall, hall_cancelled) = bench.enter("d/live/hall");
+        let (gate, gate_cancelled) = bench.enter("d/live/gate");
+        let keys = || -> Vec<String> {
+            bench.online.live().iter().map(|entry| entry.key.to_string()).collect()
+        };
+        assert_eq!(keys(), ["d/live/gate", "d/live/hall"]);
+        // The clock was wrong by a day: what is live began a day later than it was thought.
+        bench.clock.0.store(SET_MS + DAY_MS, Ordering::Relaxed);
+        assert!(bench.online.live().iter().all(|entry| entry.began_ms == SET_MS + DAY_MS));
+
+        let is_gate = |key: &StreamKey| key.stream() == "gate";
+        assert_eq!(bench.online.cut(&is_gate, Cut::DROPPED), 1);
+        assert_eq!(bench.online.cut(&is_gate, Cut::FORBIDDEN), 0, "it is cut once");
+        assert!(gate_cancelled.is_cancelled() && !hall_cancelled.is_cancelled());
+        assert_eq!((gate.was_cut(), hall.was_cut()), (Some(Cut::DROPPED), None));
+        gate.ended(PushEnd { cause: "closed".to_owned(), ..PushEnd::default() });
+        assert_eq!(keys(), ["d/live/hall"]);
+        drop(hall);
+        assert!(keys().is_empty());
+        let mut causes = bench.causes().await;
+        causes.sort();
+        assert_eq!(causes, ["", Cut::DROPPED.cause], "the cut is told, not what came of it");
+        bench.close();
+    }
+
+    #[tokio::test]
+    async fn a_ban_that_comes_before_the_entering_cuts() {
+        let bench = Bench::new(SET_MS).await;
+        bench.forbid("other/app/gate", None).await;
+        let (gate, cancelled) = bench.enter("d/live/gate");
+        assert_eq!((gate.was_cut(), cancelled.is_cancelled()), (Some(Cut::FORBIDDEN), true));
+        let (hall, cancelled) = bench.enter("d/live/hall");
+        assert_eq!((hall.was_cut(), cancelled.is_cancelled()), (None, false));
+        drop((gate, hall));
+        assert_eq!(bench.causes().await, [""], "what was not taken is not listed");
+        bench.close();
+    }
+
+    #[tokio::test]
+    async fn bans_are_dated_with_the_first_stream_after_the_clock_is_set() {
+        let bench = Bench::new(5_000).await;
+        bench.forbid("d/live/gate", Some(SET_MS + 1_000 * DAY_MS)).await;
+        bench.enter("d/live/hall").0.ended(UNTOLD);
+        let undated = || async {
+            let are =
+                bench.ring.catalog.call(|state| Ok(state.service().load().forbids.are_undated()));
+            are.await.expect("read")
+        };
+        assert!(undated().await, "the clock is not set");
+        bench.clock.0.store(SET_MS, Ordering::Relaxed);
+        bench.enter("d/live/hall").0.ended(UNTOLD);
+        assert!(!undated().await);
+        let key = "d/live/gate".parse().expect("a key");
+        let holds = |ms| {
+            let wall = WallTime { unix: UnixMillis(ms), quality: ClockQuality::Trusted };
+            bench.online.service.load().forbids.holding(&key, wall).is_some()
+        };
+        let end = SET_MS + 90 * DAY_MS;
+        assert!(holds(end - 1) && !holds(end), "held to 90 days");
+        bench.close();
     }
 }

@@ -2,7 +2,8 @@
 //! DropLiveStream, ForbidLiveStream, ResumeLiveStream.
 //!
 //! Cameras that the box pulls count like pushes. One that is dropped is pulled again after a while;
-//! one that is forbidden is not taken until the ban is over.
+//! one that is forbidden is not taken until the ban is over. On a box whose clock was never set a
+//! ban is taken with any ResumeTime to come; its 90 days count from when the clock is set.
 
 use serde_json::{Map, Value, json};
 

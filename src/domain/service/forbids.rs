@@ -2,8 +2,9 @@
 //! cloud has it unless an account asks for strict matching.
 //!
 //! When a ban ends is a question of wall time. A clock that was never set cannot tell, so a ban
-//! holds until it is set; one that was made on such a clock without a time of its own holds until
-//! it is lifted or made anew.
+//! holds until it is set. A ban that was made on such a clock is dated once it is set
+//! ([`Forbids::date`]): what it may last counts from then, so that its ResumeTime is held to the
+//! contract's 90 days, and one without a time of its own lasts the seven days.
 
 use std::collections::BTreeMap;
 
@@ -29,10 +30,14 @@ pub struct Forbids {
 /// Why and until when a stream may not be pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {
-    /// The end, in Unix milliseconds; `None`: until it is lifted.
+    /// The end, in Unix milliseconds; `None`: not known.
     until_ms: Option<i64>,
     /// What the caller gave as the reason.
     pub reason: String,
+    /// It was made on a clock that was never set: once that is, it may last this much longer, in
+    /// seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    undated_s: Option<u32>,
 }
 
 impl Ban {
@@ -67,7 +72,8 @@ impl Forbids {
         let trusted = now.quality == ClockQuality::Trusted;
         let in_time = |seconds: u32| now.unix.0.saturating_add(i64::from(seconds) * 1_000);
         let until_ms = match until {
-            Some(until) if trusted && until <= now.unix => {
+            // A clock that was never set is behind, so what is past by it is past.
+            Some(until) if until <= now.unix => {
                 return Err(wrong_time("is not in the future"));
             }
             Some(until) if trusted && until.0 > in_time(limits.forbid_s) => {
@@ -77,12 +83,15 @@ impl Forbids {
             Some(until) => Some(until.0),
             None => trusted.then(|| in_time(DEFAULT_S.min(limits.forbid_s))),
         };
+        self.date(now, changes);
         self.forget_past(now, changes);
         let name = key.stream();
         if self.bans.len() >= BANS_MAX && !self.bans.contains_key(name) {
             return Err(Refusal::new("FailedOperation", format!("{BANS_MAX} streams are banned")));
         }
-        let ban = Ban { until_ms, reason: reason.to_owned() };
+        let most_s = if until.is_some() { limits.forbid_s } else { DEFAULT_S.min(limits.forbid_s) };
+        let undated_s = (!trusted).then_some(most_s);
+        let ban = Ban { until_ms, reason: reason.to_owned(), undated_s };
         changes.put(Kind::Forbid, name, &ban);
         self.bans.insert(name.to_owned(), ban);
         Ok(())
@@ -92,6 +101,25 @@ impl Forbids {
     pub fn resume(&mut self, key: &StreamKey, changes: &mut Changes) {
         if self.bans.remove(key.stream()).is_some() {
             changes.delete(Kind::Forbid, key.stream());
+        }
+    }
+
+    /// Whether there are bans that wait for the clock to be set.
+    #[must_use]
+    pub fn are_undated(&self) -> bool {
+        self.bans.values().any(|ban| ban.undated_s.is_some())
+    }
+
+    /// Dates the bans that were made before the clock was set, if it is set now.
+    pub fn date(&mut self, now: WallTime, changes: &mut Changes) {
+        if now.quality == ClockQuality::Untrusted {
+            return;
+        }
+        for (name, ban) in &mut self.bans {
+            let Some(most_s) = ban.undated_s.take() else { continue };
+            let last_ms = now.unix.0.saturating_add(i64::from(most_s) * 1_000);
+            ban.until_ms = Some(ban.until_ms.map_or(last_ms, |until_ms| until_ms.min(last_ms)));
+            changes.put(Kind::Forbid, name.as_str(), ban);
         }
     }
 
@@ -180,10 +208,28 @@ mod tests {
     }
 
     #[test]
-    fn without_a_clock_a_ban_lasts_until_it_is_lifted() {
-        let mut forbids = Forbids::default();
-        forbid(&mut forbids, "cam", None, at(5_000, ClockQuality::Untrusted)).expect("made");
-        assert!(forbids.holding(&key("cam"), trusted(NOW_MS)).is_some());
+    fn a_ban_that_was_made_without_a_clock_is_dated_once_it_is_set() {
+        let unset = at(5_000, ClockQuality::Untrusted);
+        let longest = NOW_MS + 90 * DAY_MS;
+        for (asked, end) in [
+            (None, NOW_MS + 7 * DAY_MS),
+            (Some(NOW_MS + DAY_MS), NOW_MS + DAY_MS),
+            (Some(longest), longest),
+            (Some(longest + 1), longest),
+        ] {
+            let mut forbids = Forbids::default();
+            forbid(&mut forbids, "cam", asked, unset).expect("made");
+            let mut changes = Changes::new();
+            forbids.date(unset, &mut changes);
+            assert!(changes.is_empty() && forbids.are_undated());
+            forbids.date(trusted(NOW_MS), &mut changes);
+            forbids.date(trusted(NOW_MS + DAY_MS), &mut changes);
+            assert!(changes.iter().count() == 1 && !forbids.are_undated(), "dated once");
+            assert!(forbids.holding(&key("cam"), trusted(end - 1)).is_some(), "{asked:?}");
+            assert!(forbids.holding(&key("cam"), trusted(end)).is_none(), "{asked:?}");
+        }
+        let past = forbid(&mut Forbids::default(), "cam", Some(5_000), unset);
+        assert_eq!(past.expect_err("refused").code, "InvalidParameterValue");
     }
 
     #[test]
