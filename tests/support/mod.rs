@@ -11,6 +11,7 @@ pub mod block_log;
 pub mod browser;
 pub mod camera;
 pub mod chance;
+pub mod cloud_api;
 pub mod edge_box;
 pub mod ffmpeg;
 pub mod http;
