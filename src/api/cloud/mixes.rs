@@ -9,7 +9,7 @@ use crate::api::cloud::{Answer, CloudDesk};
 use crate::domain::document::{Fields, Json};
 use crate::domain::faults::{FaultKind, Faults};
 use crate::domain::service::Refusal;
-use crate::domain::service::mixes::{Mix, Output};
+use crate::domain::service::mixes::{INPUTS_MAX, Mix, Output};
 
 /// Longest text of a mix, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -45,11 +45,11 @@ pub(super) async fn answer(desk: &CloudDesk, action: &str, params: &Params) -> O
 
 async fn create(desk: &CloudDesk, params: &Params) -> Answer {
     let mut special = None;
-    let mix = params.read(Codes::Plain, |fields, faults| read_mix(fields, faults, &mut special))?;
+    let read = params.read(Codes::Plain, |fields, faults| read_mix(fields, faults, &mut special));
     if let Some(refusal) = special {
         return Err(refusal);
     }
-    let mix = mix.ok_or_else(|| Refusal::new("InvalidParameter", "nothing is asked"))?;
+    let mix = read?.ok_or_else(|| Refusal::new("InvalidParameter", "nothing is asked"))?;
     let live: Vec<String> =
         desk.online.live().iter().map(|live| live.key.stream().to_owned()).collect();
     desk.change(move |service, changes| {
@@ -68,7 +68,7 @@ async fn cancel(desk: &CloudDesk, params: &Params) -> Answer {
     Ok(Map::new())
 }
 
-/// `special` is set where the contract has a code of its own.
+/// `special` is set where the contract has a code of its own, which is told before other faults.
 fn read_mix(
     fields: &mut Fields<'_>,
     faults: &mut Faults,
@@ -78,7 +78,11 @@ fn read_mix(
     let place = fields.place_of("InputStreamList");
     let list = fields.list("InputStreamList", INPUTS_READ_MAX, faults);
     if list.is_empty() && faults.is_empty() {
-        faults.add_kind(FaultKind::Missing, place, "is missing or empty");
+        faults.add_kind(FaultKind::Missing, &place, "is missing or empty");
+    }
+    if list.len() > INPUTS_MAX {
+        let what = format!("{place}: has {} inputs, {INPUTS_MAX} are allowed", list.len());
+        *special = Some(Refusal::new("InvalidParameter.InputNumLimitExceeded", what));
     }
     let (mut inputs, mut layers) = (Vec::new(), Vec::new());
     for (place, value) in &list {

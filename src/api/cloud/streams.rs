@@ -6,6 +6,7 @@
 //! ban is taken with any ResumeTime to come; its 90 days count from when the clock is set.
 
 use serde_json::{Map, Value, json};
+use tracing::info;
 
 use crate::api::cloud::params::{Codes, Params};
 use crate::api::cloud::{Answer, CloudDesk, utc_time};
@@ -174,11 +175,13 @@ async fn forbid(desk: &CloudDesk, params: &Params) -> Answer {
         (key, until, reason.to_owned())
     })?;
     let Some(key) = key else { return Ok(Map::new()) };
-    let (now, limits, banned) = (desk.clock.now().wall, desk.limits.clone(), key.clone());
+    let (now, limits) = (desk.clock.now().wall, desk.limits.clone());
+    let (banned, why) = (key.clone(), reason.clone());
     desk.change(move |service, changes| {
-        service.forbids.forbid(&banned, until, &reason, now, &limits, changes)
+        service.forbids.forbid(&banned, until, &why, now, &limits, changes)
     })
     .await?;
+    info!(stream = key.stream(), reason, "pushes of this name are forbidden");
     // The ban is in force: who enters from now on is looked at there.
     desk.online.cut(&|live| live.stream() == key.stream(), Cut::FORBIDDEN);
     Ok(Map::new())

@@ -10,7 +10,7 @@ use crate::domain::service::{Changes, Kind, Refusal};
 /// Mixes at the same time.
 const MIXES_MAX: usize = 256;
 /// Streams that go into one mix.
-const INPUTS_MAX: usize = 16;
+pub const INPUTS_MAX: usize = 16;
 /// Longest name of a mix or stream, in bytes.
 const NAME_BYTES_MAX: usize = 80;
 
