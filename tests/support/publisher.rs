@@ -23,9 +23,17 @@ impl Publisher {
     /// # Errors
     /// What the box said instead.
     pub fn publish(addr: SocketAddr, name: &str) -> Result<Publisher, String> {
+        Publisher::publish_to(addr, "live", name)
+    }
+
+    /// Connects and publishes a stream of an app.
+    ///
+    /// # Errors
+    /// What the box said instead.
+    pub fn publish_to(addr: SocketAddr, app: &str, name: &str) -> Result<Publisher, String> {
         let stream = TcpStream::connect(addr).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
-        let session = ClientSession::new(7, &format!("rtmp://{addr}/live"), name);
+        let session = ClientSession::new(7, &format!("rtmp://{addr}/{app}"), name);
         let mut publisher = Publisher { session, stream, unread: Vec::new() };
         loop {
             let received = publisher.session.receive(&publisher.unread);
