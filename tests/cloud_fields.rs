@@ -12,6 +12,8 @@ mod contract;
 mod mixes;
 #[path = "cloud_fields/push_keys.rs"]
 mod push_keys;
+#[path = "cloud_fields/quotas.rs"]
+mod quotas;
 #[path = "cloud_fields/streams.rs"]
 mod streams;
 #[path = "cloud_fields/tasks.rs"]

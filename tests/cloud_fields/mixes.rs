@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::publisher::{Publisher, Tag};
 use crate::walk::Proof::{Acts, Elsewhere, Refused, Shown};
 use crate::walk::{Bench, Entry, Family, Proof, entries};
 
@@ -14,6 +15,7 @@ pub const FAMILY: Family = Family {
         ("a_whole_mix_is_declared", a_whole_mix_is_declared),
         ("outputs_take_an_input_or_are_new", outputs_take_an_input_or_are_new),
         ("a_mix_is_cancelled_by_its_name", a_mix_is_cancelled_by_its_name),
+        ("its_mixer_is_let_in_beside_the_original", its_mixer_is_let_in_beside_the_original),
     ],
     table,
 };
@@ -115,6 +117,9 @@ fn table() -> Vec<Entry> {
         line(&format!("ControlParams.{field}"), Refused(json!(2), BAD));
         line(&format!("ControlParams.{field}"), Acts("a_whole_mix_is_declared"));
     }
+    for field in ["MixStreamSessionId", "OutputParams.OutputStreamName"] {
+        line(field, Acts("its_mixer_is_let_in_beside_the_original"));
+    }
     for field in ["OutputParams.OutputStreamName", "OutputParams.OutputStreamType"] {
         line(field, Acts("outputs_take_an_input_or_are_new"));
         let what = "outputs_are_what_their_type_says";
@@ -183,6 +188,28 @@ fn outputs_take_an_input_or_are_new(bench: &Bench) {
     });
     many["InputStreamList"] = inputs.collect();
     bench.refused(CREATE, &many, "InvalidParameter.InputNumLimitExceeded");
+}
+
+/// Who names the mix may publish to the name of its output while the original does.
+fn its_mixer_is_let_in_beside_the_original(bench: &Bench) {
+    let declared = mix(bench);
+    bench.ok(CREATE, &declared);
+    let output = declared["OutputParams"]["OutputStreamName"].as_str().expect("a name");
+    let input = declared["InputStreamList"][0]["InputStreamName"].as_str().expect("a name");
+    let session = declared["MixStreamSessionId"].as_str().expect("a name");
+    let publish = |name: &str| Publisher::publish(bench.edge.rtmp(), name);
+    // What the originals send now and then keeps their places.
+    let metadata = Tag { kind: 18, time_ms: 0, body: b"\x02\x00\x01a\x05".to_vec() };
+    let mut originals = [output, input].map(|name| publish(name).expect("taken"));
+    let mut beside = |name: &str| {
+        originals.iter_mut().for_each(|original| original.send(&metadata));
+        publish(name).map(Publisher::finish).is_ok()
+    };
+    assert!(!beside(output) && !beside(&format!("{output}?mix=nobody")));
+    assert!(!beside(&format!("{input}?mix={session}")), "of the output only");
+    assert!(beside(&format!("{output}?mix={session}")));
+    bench.ok(CANCEL, &json!({"MixStreamSessionId": session}));
+    assert!(!beside(&format!("{output}?mix={session}")), "the mix is over");
 }
 
 fn a_mix_is_cancelled_by_its_name(bench: &Bench) {

@@ -180,6 +180,12 @@ fn exactly_the_named_stream_is_cut(bench: &Bench) {
     }
     bench.ok(DROP, &whole);
     wait_state(bench, &whole, "inactive");
+    let of_it = within(json!({"DomainName": domain}));
+    let row = wait_for(SOON, "its end is listed", || {
+        let row = bench.ok(EVENTS, &of_it)["EventList"][0].clone();
+        (row["StreamEndTime"] != "").then_some(row)
+    });
+    assert_eq!((&row["StopReason"], &row["ClientIp"]), (&json!("stream cut"), &json!("127.0.0.1")));
     let again = push(bench, &domain, "live", &stream);
     wait_state(bench, &whole, "active");
     drop((pushed, again));
