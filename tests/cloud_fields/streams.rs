@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::cloud_api::unix_now;
+use crate::support::media::Clip;
 use crate::support::publisher::Publisher;
+use crate::support::push::{Pace, push_file};
 use crate::support::wait::{wait_for, wait_until};
 use crate::walk::Proof::{Acts, Elsewhere, Refused};
 use crate::walk::{Bench, Entry, Family, entries};
@@ -20,6 +22,7 @@ pub const FAMILY: Family = Family {
         ("exactly_the_named_stream_is_cut", exactly_the_named_stream_is_cut),
         ("a_ban_is_for_a_name_until_its_time", a_ban_is_for_a_name_until_its_time),
         ("pushes_are_listed_by_name_time_and_page", pushes_are_listed_by_name_time_and_page),
+        ("a_push_is_listed_with_its_picture", a_push_is_listed_with_its_picture),
     ],
     table,
 };
@@ -34,6 +37,7 @@ const KEY: [&str; 3] = ["DomainName", "AppName", "StreamName"];
 const BAD_VALUE: &str = "InvalidParameterValue";
 const SOON: Duration = Duration::from_secs(20);
 const DAY_S: i64 = 86_400;
+const CLIP: Clip = Clip { seconds: 3, fps: 25, gop: 25, b_frames: 0, video_kbps: 300, audio: true };
 
 fn base(bench: &Bench, action: &str) -> Value {
     match action {
@@ -90,6 +94,7 @@ fn table() -> Vec<Entry> {
         }
     }
     table.extend(entries(EVENTS, &["IsFilter", "IsStrict", "IsAsc"], listed));
+    table.extend(entries(PUBLISHED, &KEY, || Acts("a_push_is_listed_with_its_picture")));
     let flag = || Refused(json!(2), BAD_VALUE);
     table.extend(entries(EVENTS, &["IsFilter", "IsStrict", "IsAsc"], flag));
     for (action, range) in [
@@ -276,4 +281,29 @@ fn pushes_are_listed_by_name_time_and_page(bench: &Bench) {
     let filtered = |filter: u8| rows(EVENTS, json!({"PageSize": 100, "IsFilter": filter})).0;
     assert_eq!(filtered(1), filtered(0));
     live.finish();
+}
+
+/// What a real encoder pushed, as it is told afterwards.
+fn a_push_is_listed_with_its_picture(bench: &Bench) {
+    let (domain, stream) = (bench.name(), bench.name());
+    let url = format!("{}?vhost={domain}", bench.edge.push_url(&stream));
+    let log = bench.edge.dir().join("push.log");
+    let began_s = unix_now();
+    push_file(&CLIP.flv(), &url, Pace::Real, &log).finish_within(SOON);
+    let of_it = within(key(&domain, "live", &stream));
+    let row = wait_for(SOON, "it is listed as ended", || {
+        let row = bench.ok(PUBLISHED, &of_it)["PublishInfo"][0].clone();
+        (row["StreamEndTime"].as_str().is_some_and(|end| !end.is_empty())).then_some(row)
+    });
+    let second = |name: &str| -> i64 {
+        let time: Timestamp = row[name].as_str().expect("text").parse().expect("a time");
+        time.as_second()
+    };
+    let (start_s, end_s) = (second("StreamStartTime"), second("StreamEndTime"));
+    assert!(began_s <= start_s && end_s <= unix_now(), "{row}");
+    let lasted_s = row["Duration"].as_i64().expect("a number");
+    let clip_s = i64::from(CLIP.seconds);
+    assert!(lasted_s >= clip_s - 1 && (end_s - start_s - lasted_s).abs() <= 1, "{row}");
+    assert_eq!((&row["Resolution"], &row["ClientIp"]), (&json!("640x360"), &json!("127.0.0.1")));
+    assert_ne!(row["StopReason"], "", "{row}");
 }
