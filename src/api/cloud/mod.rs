@@ -102,19 +102,21 @@ impl CloudDesk {
     /// The code and words of the error answer.
     pub async fn act(&self, request: ActionRequest) -> Answer {
         let ActionRequest { action, parameters, host, .. } = request;
+        // Asked of the list also where nobody counts, so that no family has an action beside it.
+        let action = known(&ACTIONS, &action)?;
         let params = Params::new(parameters);
-        if let Some(answer) = media::answer(self, &action, &params, host.as_deref()).await {
+        if let Some(answer) = media::answer(self, action, &params, host.as_deref()).await {
             return answer;
         }
         macro_rules! ask {
             ($($family:ident),*) => {
-                $(if let Some(answer) = $family::answer(self, &action, &params).await {
+                $(if let Some(answer) = $family::answer(self, action, &params).await {
                     return answer;
                 })*
             };
         }
         ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
-        Err(no_action(&action))
+        Err(no_action(action))
     }
 
     /// Answers the retired VOD query: `code` and `message` among the members.
