@@ -122,8 +122,12 @@ fn table() -> Vec<Entry> {
     }
     for field in ["OutputParams.OutputStreamName", "OutputParams.OutputStreamType"] {
         line(field, Acts("outputs_take_an_input_or_are_new"));
-        let what = "outputs_are_what_their_type_says";
-        line(field, Elsewhere("src/domain/service/mixes.rs", what));
+        for test in [
+            "a_mixer_takes_over_a_stream_and_gives_it_back_when_its_mix_is_cancelled",
+            "a_mix_with_a_name_of_its_own_is_recorded_beside_its_inputs",
+        ] {
+            line(field, Elsewhere("tests/mid_session.rs", test));
+        }
     }
     for field in ["MixStreamTemplateId", "OutputParams.MixSei", &layer] {
         line(field, Acts("a_whole_mix_is_declared"));

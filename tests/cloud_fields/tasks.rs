@@ -41,6 +41,8 @@ const DESCRIBE: &str = "DescribeRecordTask";
 const SOON: Duration = Duration::from_secs(20);
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
+/// The test of what a task records that wants only mixed streams.
+const ONLY_MIXED: &str = "a_mix_with_a_name_of_its_own_is_recorded_beside_its_inputs";
 /// Tasks on one page.
 const PAGE: usize = 100;
 
@@ -139,11 +141,22 @@ fn table() -> Vec<Entry> {
     line("StreamType", Shown(json!(1), json!(1)));
     line("StreamType", Shown(json!(0), json!(0)));
     line("StreamType", Refused(json!(2), "InvalidParameter"));
+    line("StreamType", Elsewhere("tests/mid_session.rs", ONLY_MIXED));
     line("TemplateId", Acts("a_task_has_the_formats_of_its_template"));
     // Unknown is not wrong: it is HLS then.
     line("TemplateId", Shown(json!(404), json!(0)));
     // Undefined in the contract and empty in its samples; only too much is refused.
     line("Extension", Refused(json!("x".repeat(1_025)), "InvalidParameter"));
+    for test in [
+        "a_task_that_begins_in_the_past_joins_what_comes",
+        "a_window_that_is_past_is_served_from_the_ring_once",
+        "a_task_runs_on_through_a_restart_and_over_drops",
+    ] {
+        let recorded = || Elsewhere("tests/tasks.rs", test);
+        table.extend(entries(CREATE, &["StartTime", "EndTime"], recorded));
+    }
+    let stopped = "overlapping_tasks_have_each_their_own_and_a_stopped_one_ends_there";
+    table.extend(entries(STOP, &["TaskId"], || Elsewhere("tests/tasks.rs", stopped)));
     for action in [STOP, DELETE] {
         let by_text = || Acts("tasks_are_stopped_and_deleted_by_their_text");
         table.extend(entries(action, &["TaskId"], by_text));
@@ -201,6 +214,7 @@ fn older() -> Vec<Entry> {
     line("Highlight", Elsewhere("tests/tasks.rs", highlight));
     line("MixStream", Shown(json!(1), json!(1)));
     line("MixStream", Refused(json!(2), bad()));
+    line("MixStream", Elsewhere("tests/mid_session.rs", ONLY_MIXED));
     line("StreamParam", Acts("stream_param_is_a_query_of_its_own"));
     for wrong in ["record_interval=1799", "record_interval=7201", "storage_time=-1"] {
         line("StreamParam", Refused(json!(wrong), bad()));

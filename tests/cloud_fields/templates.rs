@@ -149,6 +149,8 @@ fn formats(action: &'static str, table: &mut Vec<Entry>) {
         };
         line("Enable", Shown(json!(1), json!(1)));
         line("Enable", Refused(json!(2), BAD_VALUE));
+        let unrecorded = "no_byte_of_a_norecord_stream_reaches_the_disk";
+        line("Enable", Elsewhere("tests/norecord.rs", unrecorded));
         for (field, good) in [
             ("StorageTime", json!(86_400)),
             ("VodSubAppId", json!(7)),
