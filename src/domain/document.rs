@@ -299,13 +299,14 @@ impl<'a> Fields<'a> {
         self.integer(name, range, faults)
     }
 
-    /// `true` or `false`, also written as a string.
+    /// `true` or `false`, also written as a string; with a capital too, as Python writes them and so
+    /// its SDK of the cloud in a query or a form.
     pub fn flag(&mut self, name: &str, faults: &mut Faults) -> Option<bool> {
         let place = self.place_of(name);
         match self.take(name)? {
             Json::Bool(value) => Some(*value),
-            Json::Text(text) if text == "true" => Some(true),
-            Json::Text(text) if text == "false" => Some(false),
+            Json::Text(text) if text == "true" || text == "True" => Some(true),
+            Json::Text(text) if text == "false" || text == "False" => Some(false),
             other => {
                 faults.add(place, format!("is {}, true or false is expected", other.kind()));
                 None
@@ -399,11 +400,14 @@ mod tests {
 
     #[test]
     fn numbers_and_booleans_may_be_strings() {
-        let json = parse(r#"{"a": "12", "b": "false", "c": "+1", "d": null}"#).expect("JSON");
+        let json = r#"{"a": "12", "b": "false", "c": "+1", "d": null, "e": "True", "f": "False"}"#;
+        let json = parse(json).expect("JSON");
         let mut faults = Faults::new();
         let mut fields = Fields::open(&json, "", &mut faults).expect("object").null_is_absent();
         assert_eq!(fields.integer("a", 0..=99, &mut faults), Some(12));
         assert_eq!(fields.flag("b", &mut faults), Some(false));
+        assert_eq!(fields.flag("e", &mut faults), Some(true));
+        assert_eq!(fields.flag("f", &mut faults), Some(false));
         assert_eq!(fields.integer("c", 0..=99, &mut faults), None);
         assert_eq!(fields.text("d", 9, &mut faults), None);
         fields.finish(&mut faults);

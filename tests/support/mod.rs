@@ -27,6 +27,7 @@ pub mod push;
 pub mod recorded_ring;
 pub mod relay;
 pub mod s3_server;
+pub mod sdk;
 pub mod units;
 pub mod wait;
 

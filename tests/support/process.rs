@@ -37,6 +37,15 @@ impl Process {
         Process { child, name: name.to_owned(), log: log.to_owned() }
     }
 
+    /// Starts a program to talk with: its stdin and stdout are pipes, its stderr goes to `log`.
+    pub fn converse(command: &Command, name: &str, log: &Path) -> Process {
+        let file = File::options().create(true).append(true).open(log).expect("the log opens");
+        let mut tied = tied(command);
+        tied.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        let child = tied.spawn().expect("the program starts");
+        Process { child, name: name.to_owned(), log: log.to_owned() }
+    }
+
     /// The child itself, to take its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
