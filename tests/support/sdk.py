@@ -1,8 +1,8 @@
 """Calls the cloud's API through its official SDK, as a program written for the cloud does.
 
 Each line of stdin is a call: a JSON object with `service`, `action`, `parameters`, `endpoint`,
-`secret_id`, `secret_key`, `sign_method`, `req_method`, and `typed`. Each line of stdout is its
-answer: `{"response": …}`, or `{"raised": {"code", "message", "request_id"}}` for the SDK's own
+`secret_id`, `secret_key`, `token`, `sign_method`, `req_method` and `typed`. Each line of stdout is
+its answer: `{"response": …}`, or `{"raised": {"code", "message", "request_id"}}` for the SDK's own
 exception. A parameter that the SDK does not know ends the driver, as the SDK would leave it out;
 with `typed` false the call goes past the SDK's models, which is how an action or a parameter is
 sent that the cloud does not have. An answer that takes longer than TIMEOUT_S is an exception.
@@ -39,8 +39,9 @@ def client_of(call):
         reqMethod=call["req_method"],
         reqTimeout=TIMEOUT_S,
     )
+    keys = credential.Credential(call["secret_id"], call["secret_key"], call["token"] or None)
     profile = ClientProfile(signMethod=call["sign_method"], httpProfile=http)
-    return make(credential.Credential(call["secret_id"], call["secret_key"]), "", profile)
+    return make(keys, "", profile)
 
 
 def answer(call):
@@ -62,8 +63,8 @@ def main():
         try:
             told = {"response": answer(json.loads(line))}
         except TencentCloudSDKException as error:
-            code, message = error.get_code(), error.get_message()
-            told = {"raised": {"code": code, "message": message, "request_id": error.get_request_id()}}
+            raised = {"code": error.get_code(), "message": error.get_message()}
+            told = {"raised": {**raised, "request_id": error.get_request_id()}}
         print(json.dumps(told), flush=True)
 
 

@@ -47,6 +47,8 @@ pub struct Sdk {
     pub endpoint: String,
     pub secret_id: String,
     pub secret_key: String,
+    /// Of temporary keys; empty for none.
+    pub token: String,
     pub style: Style,
 }
 
@@ -67,6 +69,7 @@ impl Sdk {
             endpoint: edge.api().to_string(),
             secret_id: secret_id.to_owned(),
             secret_key: secret_key.to_owned(),
+            token: String::new(),
             style: Style::DEFAULT,
         }
     }
@@ -147,6 +150,7 @@ impl Sdk {
         let call = json!({
             "service": service, "action": action, "parameters": parameters, "typed": typed,
             "endpoint": self.endpoint, "secret_id": self.secret_id, "secret_key": self.secret_key,
+            "token": self.token,
             "sign_method": self.style.sign_method, "req_method": self.style.req_method,
         });
         let sent = writeln!(self.calls, "{call}").and_then(|()| self.calls.flush());

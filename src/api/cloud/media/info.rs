@@ -1,5 +1,8 @@
 //! MediaInfo: a file as the VOD API tells it. Times are ISO 8601 in UTC.
 //!
+//! `Size` is what was delivered. Until then it is what the media takes in the ring, which is some
+//! percent off: what a file has exactly is only known once it is rendered.
+//!
 //! What the catalog does not know is `null`: picture sizes and rates, sampling rates, checksums
 //! but for SHA-256. Groups about what a box never makes of a file (transcoding, snapshots, reviews
 //! and so on) are `null` too.
