@@ -5,6 +5,8 @@ mod support;
 
 #[path = "cloud_sdk/callbacks.rs"]
 mod callbacks;
+#[path = "cloud_sdk/mixes.rs"]
+mod mixes;
 #[path = "callbacks/receiver.rs"]
 mod receiver;
 #[path = "cloud_sdk/recording.rs"]
@@ -18,14 +20,17 @@ mod streams;
 #[path = "cloud_sdk/tasks.rs"]
 mod tasks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use support::edge_box::{BoxPlan, EdgeBox};
+use support::process::run_ok;
 use support::push::{Pace, Pusher, push_file};
 use support::sdk::Sdk;
+use support::tool;
 use support::wait::poll_for;
 
 const SECRET_ID: &str = "AKIDEXAMPLE";
@@ -105,6 +110,28 @@ fn wait_files(sdk: &mut Sdk, stream: &str, count: usize) -> Vec<Value> {
 /// Of these files those of one type.
 fn of_type<'a>(files: &'a [Value], kind: &str) -> Vec<&'a Value> {
     files.iter().filter(|file| file["BasicInfo"]["Type"] == kind).collect()
+}
+
+/// Downloads an address as any program does, and tells the status.
+fn download(url: &str, to: &Path) -> u16 {
+    let program = "import sys, urllib.error, urllib.request\n\
+                   try:\n    urllib.request.urlretrieve(sys.argv[1], sys.argv[2])\n\
+                   except urllib.error.HTTPError as error:\n    print(error.code)\n\
+                   else:\n    print(200)";
+    let mut command = Command::new(tool("python3"));
+    command.args(["-c", program, url]).arg(to).env("no_proxy", "*");
+    let status = String::from_utf8(run_ok(&command)).expect("text");
+    status.trim().parse().expect("a status")
+}
+
+fn media_url(file: &Value) -> &str {
+    text(&file["BasicInfo"]["MediaUrl"])
+}
+
+fn downloaded(edge: &EdgeBox, file: &Value) -> PathBuf {
+    let path = edge.dir().join(format!("{}.media", text(&file["FileId"])));
+    assert_eq!(download(media_url(file), &path), 200, "{file:#}");
+    path
 }
 
 /// The text of a member.

@@ -1,46 +1,23 @@
 //! From a template and a rule by the API to the files that a VOD program finds and downloads.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::edge_box::EdgeBox;
 use crate::support::ffmpeg::Ffmpeg;
 use crate::support::media::Clip;
 use crate::support::packets::{Kind, Packet, of_kind, packets, streams};
-use crate::support::process::run_ok;
 use crate::support::push::Pace;
-use crate::support::tool;
-use crate::{DOMAIN, SOON, duration, named, of_type, push, record, start, text, wait_files};
+use crate::{
+    DOMAIN, SOON, download, downloaded, duration, media_url, named, of_type, push, record, start,
+    wait_files,
+};
 
 /// Longer than two of the shortest intervals.
 const LONG: Clip =
     Clip { seconds: 130, fps: 25, gop: 50, b_frames: 2, video_kbps: 200, audio: true };
 const SHORT: Clip =
     Clip { seconds: 3, fps: 25, gop: 25, b_frames: 0, video_kbps: 300, audio: true };
-
-/// Downloads an address as any program does, and tells the status.
-fn download(url: &str, to: &Path) -> u16 {
-    let program = "import sys, urllib.error, urllib.request\n\
-                   try:\n    urllib.request.urlretrieve(sys.argv[1], sys.argv[2])\n\
-                   except urllib.error.HTTPError as error:\n    print(error.code)\n\
-                   else:\n    print(200)";
-    let mut command = Command::new(tool("python3"));
-    command.args(["-c", program, url]).arg(to).env("no_proxy", "*");
-    let status = String::from_utf8(run_ok(&command)).expect("text");
-    status.trim().parse().expect("a status")
-}
-
-fn media_url(file: &Value) -> &str {
-    text(&file["BasicInfo"]["MediaUrl"])
-}
-
-fn downloaded(edge: &EdgeBox, file: &Value) -> PathBuf {
-    let path = edge.dir().join(format!("{}.media", text(&file["FileId"])));
-    assert_eq!(download(media_url(file), &path), 200, "{file:#}");
-    path
-}
 
 fn hashes(packets: &[Packet], kind: Kind) -> Vec<String> {
     of_kind(packets, kind).into_iter().map(|packet| packet.hash).collect()

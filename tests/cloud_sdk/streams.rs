@@ -1,4 +1,4 @@
-//! Which streams are live, and who may push: lists, states, cuts, bans, push keys, mixes.
+//! Which streams are live, and who may push: lists, states, cuts, bans, push keys.
 
 use edgerec::domain::contract_time::TimeForm;
 use edgerec::domain::time::UnixMillis;
@@ -120,59 +120,4 @@ fn a_push_key_of_the_api_is_asked_for() {
     }
     sdk.live("ModifyLivePushAuthKey", json!({"DomainName": DOMAIN, "Enable": 0}));
     push(&edge, &SHORT.flv(), "cam", Pace::Fast).finish_within(SOON);
-}
-
-fn mix(session: &str, inputs: &[&str], output: Value) -> Value {
-    let input = |(layer, name): (usize, &&str)| {
-        json!({"InputStreamName": name, "LayoutParams": {"ImageLayer": layer + 1,
-            "ImageWidth": 0.5, "LocationX": 320}})
-    };
-    let inputs: Vec<Value> = inputs.iter().enumerate().map(input).collect();
-    json!({"MixStreamSessionId": session, "InputStreamList": inputs, "OutputParams": output})
-}
-
-/// The box mixes nothing itself: a mixer that was declared may push beside the original.
-#[test]
-fn a_mix_lets_its_mixer_in_until_it_is_cancelled() {
-    let (edge, mut sdk) = start();
-    let takes = || mix("match", &["gate", "hall"], json!({"OutputStreamName": "gate"}));
-    let _gate = push(&edge, &CLIP.flv(), "gate", Pace::Real);
-    let _hall = push(&edge, &CLIP.flv(), "hall", Pace::Real);
-    wait_state(&mut sdk, "gate", "active");
-    wait_state(&mut sdk, "hall", "active");
-    let mixer = "gate?mix=match";
-    let mut early = push(&edge, &SHORT.flv(), mixer, Pace::Real);
-    assert!(!early.end_within(SOON).success(), "the stream is live, and there is no mix");
-    sdk.live("CreateCommonMixStream", takes());
-    push(&edge, &SHORT.flv(), mixer, Pace::Real).finish_within(SOON);
-    sdk.live("CreateCommonMixStream", takes());
-    for (refused, code) in [
-        (
-            mix("match", &["gate", "hall"], json!({"OutputStreamName": "hall"})),
-            "InvalidParameter.SessionOutputStreamChanged",
-        ),
-        (
-            mix("other", &["gate"], json!({"OutputStreamName": "hall", "OutputStreamType": 1})),
-            "InvalidParameter.InvalidOutputStreamID",
-        ),
-        (
-            mix("other", &["a", "b"], json!({"OutputStreamName": "c", "OutputStreamType": 0})),
-            "InvalidParameter.InvalidOutputStreamID",
-        ),
-        (mix("other", &["a"; 17], json!({"OutputStreamName": "a"})), "InvalidParameter"),
-    ] {
-        let raised = sdk.live_raises("CreateCommonMixStream", refused);
-        assert_eq!(raised.code, code, "{raised:?}");
-    }
-    let new = json!({"OutputStreamName": "both", "OutputStreamType": 1});
-    sdk.live("CreateCommonMixStream", mix("new", &["gate", "hall"], new));
-    for session in ["match", "new"] {
-        let session = json!({"MixStreamSessionId": session});
-        sdk.live("CancelCommonMixStream", session.clone());
-        let raised = sdk.live_raises("CancelCommonMixStream", session);
-        assert_eq!(raised.code, "InvalidParameter.CancelSessionNotExist");
-    }
-    let mut late = push(&edge, &SHORT.flv(), mixer, Pace::Real);
-    assert!(!late.end_within(SOON).success(), "the mix is over");
-    wait_state(&mut sdk, "gate", "active");
 }

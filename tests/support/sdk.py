@@ -1,11 +1,13 @@
 """Calls the cloud's API through its official SDK, as a program written for the cloud does.
 
 Each line of stdin is a call: a JSON object with `service`, `action`, `parameters`, `endpoint`,
-`secret_id`, `secret_key`, `token`, `sign_method`, `req_method` and `typed`. Each line of stdout is
-its answer: `{"response": …}`, or `{"raised": {"code", "message", "request_id"}}` for the SDK's own
-exception. A parameter that the SDK does not know ends the driver, as the SDK would leave it out;
-with `typed` false the call goes past the SDK's models, which is how an action or a parameter is
-sent that the cloud does not have. An answer that takes longer than TIMEOUT_S is an exception.
+`secret_id`, `secret_key`, `token`, `sign_method`, `req_method`, `unsigned_payload` and `typed`.
+Each line of stdout is its answer: `{"response": …}`, or for the SDK's own exception `{"raised":
+{"code", "message", "request_id"}}`.
+
+A parameter that the SDK does not know ends the driver, as the SDK would leave it out; with `typed`
+false the call goes past the SDK's models, which is how an action or a parameter is sent that the
+cloud does not have. An answer that takes longer than TIMEOUT_S is an exception.
 """
 
 import json
@@ -41,6 +43,7 @@ def client_of(call):
     )
     keys = credential.Credential(call["secret_id"], call["secret_key"], call["token"] or None)
     profile = ClientProfile(signMethod=call["sign_method"], httpProfile=http)
+    profile.unsignedPayload = call["unsigned_payload"]
     return make(keys, "", profile)
 
 

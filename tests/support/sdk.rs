@@ -15,18 +15,25 @@ use super::process::Process;
 pub struct Style {
     pub sign_method: &'static str,
     pub req_method: &'static str,
+    /// The signature leaves the body out; with TC3 only.
+    pub unsigned_payload: bool,
 }
 
 impl Style {
     /// What the SDK does unless it is told otherwise.
-    pub const DEFAULT: Style = Style { sign_method: "TC3-HMAC-SHA256", req_method: "POST" };
+    pub const DEFAULT: Style =
+        Style { sign_method: "TC3-HMAC-SHA256", req_method: "POST", unsigned_payload: false };
 
     /// All that it can do.
     pub fn all() -> Vec<Style> {
         let sign_methods = ["TC3-HMAC-SHA256", "HmacSHA256", "HmacSHA1"];
-        let both =
-            |sign_method| ["POST", "GET"].map(|req_method| Style { sign_method, req_method });
-        sign_methods.into_iter().flat_map(both).collect()
+        let mut styles = vec![Style { unsigned_payload: true, ..Style::DEFAULT }];
+        for sign_method in sign_methods {
+            for req_method in ["POST", "GET"] {
+                styles.push(Style { sign_method, req_method, unsigned_payload: false });
+            }
+        }
+        styles
     }
 }
 
@@ -151,6 +158,7 @@ impl Sdk {
             "service": service, "action": action, "parameters": parameters, "typed": typed,
             "endpoint": self.endpoint, "secret_id": self.secret_id, "secret_key": self.secret_key,
             "token": self.token,
+            "unsigned_payload": self.style.unsigned_payload,
             "sign_method": self.style.sign_method, "req_method": self.style.req_method,
         });
         let sent = writeln!(self.calls, "{call}").and_then(|()| self.calls.flush());
