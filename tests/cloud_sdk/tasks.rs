@@ -13,10 +13,8 @@ use crate::{
     wait_state,
 };
 
-/// A key frame comes before a fragment is a second old, so each begins a fragment, and what begins
-/// in the past does so to the key frame. With one a second exactly it may begin some seconds early.
 const CLIP: Clip =
-    Clip { seconds: 14, fps: 25, gop: 20, b_frames: 0, video_kbps: 300, audio: true };
+    Clip { seconds: 14, fps: 25, gop: 25, b_frames: 0, video_kbps: 300, audio: true };
 const SHORT: Clip = Clip { seconds: 4, ..CLIP };
 
 /// A moment as CreateLiveRecord takes it: UTC+8, to the second.
