@@ -145,6 +145,11 @@ fn wait_for_media(edge: &EdgeBox, stream: &str, duration_ms: i64) {
     });
 }
 
+/// How many feed the first stream of the online list.
+fn publishers(online: &Value) -> usize {
+    online["OnlineInfo"][0]["PublishTimeList"].as_array().map_or(0, Vec::len)
+}
+
 #[test]
 fn a_mixer_takes_over_a_stream_and_gives_it_back_when_its_mix_is_cancelled() {
     let edge = BoxPlan::default().rules(record_all(&["Hls", "Flv"])).start();
@@ -157,13 +162,16 @@ fn a_mixer_takes_over_a_stream_and_gives_it_back_when_its_mix_is_cancelled() {
     let mut mixer = Publisher::publish(edge.rtmp(), "cam?mix=show").expect("taken beside it");
     send(&mut mixer, &stretch(&other_clip(), 0, 10_000, 0));
     wait_for_media(&edge, "cam", 4_900);
+    let online = act(&edge, "DescribeLiveStreamOnlineList", json!({}));
+    assert_eq!((&online["TotalNum"], publishers(&online)), (&json!(1), 2), "{online}");
     // What the original sends meanwhile is nobody's.
     send(&mut original, &stretch(&CLIP.flv(), 2_000, 4_000, 0));
     act(&edge, "CancelCommonMixStream", json!({"MixStreamSessionId": "show"}));
     let online = wait_for(SOON, "the mixer is gone", || {
         send(&mut mixer, &stretch(&other_clip(), 0, 40, 3_000));
         let online = act(&edge, "DescribeLiveStreamOnlineList", json!({}));
-        (online["TotalNum"] == 1).then_some(online)
+        assert_eq!(online["TotalNum"], 1, "one stream, whoever feeds it");
+        (publishers(&online) == 1).then_some(online)
     });
     assert_eq!(online["OnlineInfo"][0]["StreamName"], "cam");
     send(&mut original, &stretch(&CLIP.flv(), 4_000, 6_000, 0));

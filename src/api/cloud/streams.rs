@@ -127,23 +127,30 @@ fn online(desk: &CloudDesk, params: &Params) -> Answer {
             is(&domain, key.domain()) && is(&app, key.app()) && is(&name, key.stream())
         })
         .collect();
-    let (skip, take) = (page.offset(), page.size);
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-    let rows: Vec<Value> = live
+    // A mixer feeds a stream beside its publisher: one row with a time for each.
+    let streams: Vec<&[LiveEntry]> = live.chunk_by(|a, b| a.key == b.key).collect();
+    let skip = usize::try_from(page.offset()).unwrap_or(usize::MAX);
+    let take = usize::try_from(page.size).unwrap_or(usize::MAX);
+    let rows: Vec<Value> = streams
         .iter()
         .skip(skip)
-        .take(usize::try_from(take).unwrap_or(usize::MAX))
-        .map(|entry| {
+        .take(take)
+        .map(|pushes| {
+            let key = &pushes[0].key;
+            let times: Vec<Value> = pushes
+                .iter()
+                .map(|push| json!({"PublishTime": utc_time::show(push.began_ms)}))
+                .collect();
             json!({
-                "StreamName": entry.key.stream(),
-                "PublishTimeList": [{"PublishTime": utc_time::show(entry.began_ms)}],
-                "AppName": entry.key.app(),
-                "DomainName": entry.key.domain(),
+                "StreamName": key.stream(),
+                "PublishTimeList": times,
+                "AppName": key.app(),
+                "DomainName": key.domain(),
                 "PushToDelay": 0,
             })
         })
         .collect();
-    let mut members = page.members(live.len() as u64);
+    let mut members = page.members(streams.len() as u64);
     members.insert("OnlineInfo".to_owned(), Value::Array(rows));
     Ok(members)
 }
