@@ -57,3 +57,11 @@ pub fn tool(name: &str) -> PathBuf {
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("`{name}` is not installed; tests/run installs what tests need"))
 }
+
+/// The Python with what the tests import, as `tests/run` installed it.
+pub fn python() -> PathBuf {
+    let installed = "target/tools/python/bin/python";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(installed);
+    assert!(path.is_file(), "{installed} is not there; tests/run installs what tests need");
+    path
+}

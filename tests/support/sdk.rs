@@ -2,13 +2,14 @@
 //! pointed at a box.
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command};
 
 use serde_json::{Value, json};
 
 use super::edge_box::EdgeBox;
 use super::process::Process;
+use super::python;
 
 /// How the SDK signs, and in which HTTP method it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,12 +176,4 @@ impl Sdk {
         }
         Ok(told["response"].take())
     }
-}
-
-/// The Python that has the SDK, as `tests/run` installed it.
-fn python() -> PathBuf {
-    let installed = "target/tools/python/bin/python";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(installed);
-    assert!(path.is_file(), "{installed} is not there; tests/run installs what tests need");
-    path
 }
