@@ -2,6 +2,7 @@
 //! cancellation to the recorder's sessions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::time::Moment;
 use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, StreamSink};
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 use crate::platform::random::random_u64;
 use crate::recorder::stream::LiveStream;
 use crate::recorder::{Beginning, Recorder};
@@ -27,6 +29,7 @@ pub struct RecorderIntake {
     clock: Arc<dyn Clock>,
     online: Arc<Online>,
     shutdown: CancellationToken,
+    rounds: AtomicU64,
 }
 
 impl RecorderIntake {
@@ -38,7 +41,8 @@ impl RecorderIntake {
         online: Arc<Online>,
         shutdown: CancellationToken,
     ) -> Self {
-        RecorderIntake { recorder: Arc::new(recorder), clock, online, shutdown }
+        let rounds = AtomicU64::new(0);
+        RecorderIntake { recorder: Arc::new(recorder), clock, online, shutdown, rounds }
     }
 }
 
@@ -53,6 +57,10 @@ impl RecorderIntake {
                 _ = second.tick() => {}
                 () = wake.notified() => {}
             }
+            self.rounds.fetch_add(1, Ordering::Relaxed);
+            if planted::hangs("recorder") {
+                std::future::pending::<()>().await;
+            }
             let now = self.now();
             for opening in self.recorder.tick(now) {
                 let recorder = self.recorder.clone();
@@ -61,6 +69,11 @@ impl RecorderIntake {
                 drop(opened.await);
             }
         }
+    }
+
+    /// How often the recorder was told the time: one that waits for a stream is not told again.
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> Moment {

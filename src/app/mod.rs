@@ -9,6 +9,7 @@ mod publish_check;
 mod rules;
 mod sources;
 mod target;
+mod watchdog;
 mod web;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
+use crate::app::watchdog::Part;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::board::Board;
@@ -38,6 +40,7 @@ use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::net::{Net, SystemNet};
+use crate::platform::service_manager;
 use crate::recorder::live::LiveTable;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
@@ -201,6 +204,8 @@ async fn serve(
     let woken = wake.clone();
     ring.catalog.post(move |state| state.watch_service(Box::new(move |_| woken.notify_one())));
     streams.spawn(intake.clone().keep_time(wake, shutdown.clone()));
+    let of_recorder = intake.clone();
+    let recorder = Part::new("recorder", move || of_recorder.rounds(), || {});
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
     let books = (ring.catalog.clone(), clock.clone());
@@ -220,15 +225,19 @@ async fn serve(
         let parts = WebParts { ring, clock, live, board, service, online, limits, push_key };
         web.start(parts, &after_streams, &background);
     }
-    let known = Arc::new(Knowledge { live, board, clock });
+    let parts = Part::of_ring(&ring, board.clone()).into_iter().chain([recorder]).collect();
+    let known = Arc::new(Knowledge { live, board, clock: clock.clone() });
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
+    watchdog::tell(service_manager::ready());
+    after_streams.spawn(watchdog::watch(parts, clock, shutdown.clone()));
 
     let broken = tokio::select! {
         () = shutdown.cancelled() => false,
         () = writer_ended.cancelled() => true,
     };
     info!("shutting down");
+    watchdog::tell(service_manager::stopping());
     drop(ends_streams);
     end_within("streams", &streams).await;
     background.cancel();

@@ -38,6 +38,7 @@ pub struct Board {
 /// What was delivered since the start; only grows.
 #[derive(Default)]
 struct Totals {
+    rounds: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
     failures: AtomicU64,
@@ -95,8 +96,19 @@ impl Board {
     #[must_use]
     pub fn delivered(&self) -> Delivered {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Totals { files, bytes, failures } = &self.totals;
+        let Totals { files, bytes, failures, .. } = &self.totals;
         Delivered { files: of(files), bytes: of(bytes), failures: of(failures) }
+    }
+
+    /// The worker begins a round.
+    pub(super) fn round(&self) {
+        self.totals.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rounds of the worker: it makes one whenever it is woken.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.totals.rounds.load(Ordering::Relaxed)
     }
 
     /// Counts a file of so many bytes that the target has confirmed.

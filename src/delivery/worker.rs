@@ -22,6 +22,7 @@ use crate::domain::ids::FileId;
 use crate::domain::time::BootTime;
 use crate::domain::upload_order::{Next, next};
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 use crate::platform::random::random_u64;
 
 /// Waiting files that are looked at for one decision.
@@ -59,6 +60,10 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut transfers = Transfers::default();
         loop {
+            self.board.round();
+            if planted::hangs("delivery") {
+                std::future::pending::<()>().await;
+            }
             let pause = self.set_out(&mut transfers).await;
             tokio::select! {
                 () = shutdown.cancelled() => break,

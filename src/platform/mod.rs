@@ -6,5 +6,7 @@ pub mod clock;
 pub mod flash;
 pub mod local_socket;
 pub mod net;
+pub mod planted;
 pub mod random;
 pub mod scratch;
+pub mod service_manager;

@@ -16,6 +16,8 @@ pub struct RingMeters {
     sync_failures: AtomicU64,
     /// Milliseconds from `began` to the last good sync.
     synced_ms: AtomicU64,
+    /// Rounds of the writer thread.
+    rounds: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -45,11 +47,23 @@ impl Default for RingMeters {
             syncs: AtomicU64::new(0),
             sync_failures: AtomicU64::new(0),
             synced_ms: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
         }
     }
 }
 
 impl RingMeters {
+    /// The writer thread begins a round.
+    pub fn round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rounds of the writer thread: it makes one whenever it is woken.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
     /// The counters now.
     #[must_use]
     pub fn read(&self) -> RingReading {

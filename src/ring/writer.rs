@@ -15,6 +15,7 @@ use crate::domain::files::FormatSet;
 use crate::domain::ids::{RecordingId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::Open;
+use crate::platform::planted;
 use crate::ring::RingError;
 use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
@@ -166,6 +167,10 @@ impl Writer {
         self.close_idle();
         let mut stopping_since = StdInstant::now();
         loop {
+            self.lanes.meters.round();
+            while planted::hangs("writer") {
+                std::thread::park_timeout(self.sync_interval);
+            }
             let stop = self.desk.state().stop;
             self.opened.extend(self.lanes.take_opened());
             self.ask_for_slots();
@@ -423,5 +428,5 @@ impl Writer {
 
 /// Only in builds that plant faults for the proof rigs.
 fn sync_is_switched_off() -> bool {
-    cfg!(feature = "planted-faults") && std::env::var_os("EDGEREC_PLANT_NO_SYNC").is_some()
+    planted::is_planted("EDGEREC_PLANT_NO_SYNC")
 }

@@ -1,0 +1,19 @@
+//! Faults that a build with the feature `planted-faults` can be asked for by its environment, so
+//! that a proof can be seen to go red. In every other build nothing is planted.
+
+use std::env;
+use std::path::Path;
+
+/// Whether the fault of this variable is asked for.
+#[must_use]
+pub fn is_planted(variable: &str) -> bool {
+    cfg!(feature = "planted-faults") && env::var_os(variable).is_some()
+}
+
+/// Whether a part of the box is to hang from now on: `EDGEREC_PLANT_HANG` is a folder in which a
+/// file has the name of the part.
+#[must_use]
+pub fn hangs(part: &str) -> bool {
+    cfg!(feature = "planted-faults")
+        && env::var_os("EDGEREC_PLANT_HANG").is_some_and(|dir| Path::new(&dir).join(part).exists())
+}
