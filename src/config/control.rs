@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::config::section::{Reading, Section};
 use crate::config::upload::required;
 use crate::domain::address::Address;
+use crate::domain::fleet::keyring::RulesKey;
 use crate::domain::secret::Secret;
 
 /// Longest name of a box or fleet, in bytes: they are parts of MQTT topics.
@@ -70,7 +71,7 @@ pub struct MqttConfig {
     /// The box's own certificate and key, PEM.
     pub identity: Option<MqttIdentity>,
     /// Ed25519 keys of which one must have signed a rule set, base64; empty asks for no signature.
-    pub rules_public_keys: Vec<String>,
+    pub rules_public_keys: Vec<RulesKey>,
 }
 
 /// What the box shows the broker.
@@ -188,10 +189,7 @@ pub(super) fn topic_part(text: &str) -> Result<String, String> {
 }
 
 /// 32 bytes in base64.
-fn public_key(text: &str) -> Result<String, String> {
-    let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    match text.strip_suffix('=') {
-        Some(digits) if digits.len() == 43 && digits.bytes().all(base64) => Ok(text.to_owned()),
-        _ => Err("is not an Ed25519 public key (32 bytes) in base64".to_owned()),
-    }
+fn public_key(text: &str) -> Result<RulesKey, String> {
+    RulesKey::from_base64(text)
+        .ok_or_else(|| "is not an Ed25519 public key (32 bytes) in base64".to_owned())
 }

@@ -11,6 +11,7 @@ pub mod eviction;
 pub mod faults;
 pub mod file_name;
 pub mod files;
+pub mod fleet;
 pub mod ids;
 pub mod limits;
 pub mod log_pace;

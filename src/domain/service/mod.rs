@@ -1,8 +1,9 @@
 //! What callers of the API have set: rules of the local layer, callbacks, tasks, push keys, bans and
-//! mixes. Pure: each change is checked against the limits, made, and told as entries to be stored;
+//! mixes; and the rule sets that the fleet has sent. Pure: each change is checked against the limits, made, and told as entries to be stored;
 //! the caller stores them durably before it answers. Read back, the entries give the same state.
 
 pub mod callbacks;
+pub mod fleet_rules;
 pub mod forbids;
 pub mod layers;
 pub mod limits;
@@ -11,6 +12,7 @@ pub mod push_keys;
 pub mod tasks;
 
 use crate::domain::service::callbacks::CallbackDesk;
+use crate::domain::service::fleet_rules::FleetRules;
 use crate::domain::service::forbids::Forbids;
 use crate::domain::service::layers::Layers;
 use crate::domain::service::mixes::Mixes;
@@ -24,6 +26,8 @@ pub struct Service {
     pub number: u64,
     /// Rule sets of all layers, and the numbers of their templates.
     pub layers: Layers,
+    /// What the fleet has sent of them.
+    pub fleet_rules: FleetRules,
     /// Callback templates and rules.
     pub callbacks: CallbackDesk,
     /// Timed and highlight tasks.
@@ -65,6 +69,8 @@ pub enum Kind {
     Template,
     /// A rule of the local layer.
     Rule,
+    /// A rule set that the fleet has sent, by its layer.
+    FleetRules,
     /// A callback template.
     CallbackTemplate,
     /// A callback rule.
@@ -81,11 +87,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Counter,
         Kind::TemplateNumber,
         Kind::Template,
         Kind::Rule,
+        Kind::FleetRules,
         Kind::CallbackTemplate,
         Kind::CallbackRule,
         Kind::Task,
@@ -102,6 +109,7 @@ impl Kind {
             Kind::TemplateNumber => "template_number",
             Kind::Template => "template",
             Kind::Rule => "rule",
+            Kind::FleetRules => "fleet_rules",
             Kind::CallbackTemplate => "callback_template",
             Kind::CallbackRule => "callback_rule",
             Kind::Task => "task",
@@ -173,6 +181,7 @@ impl Service {
             Kind::CallbackTemplate | Kind::CallbackRule => {
                 self.callbacks.restore(kind, key, content)
             }
+            Kind::FleetRules => self.fleet_rules.restore(key, content),
             Kind::Task => self.tasks.restore(key, content),
             Kind::PushKey => self.push_keys.restore(key, content),
             Kind::Forbid => self.forbids.restore(key, content),

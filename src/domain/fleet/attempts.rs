@@ -1,0 +1,117 @@
+//! When the box may knock at the broker again: full jitter, and never more than
+//! [`ATTEMPTS_PER_MINUTE_MAX`] attempts in any minute (brokers ban who comes more often).
+//!
+//! A box that has lost a standing connection was probably not alone: it takes its time from the
+//! whole of [`SPREAD`], so that of a fleet that lost its broker less than two in a hundred come back
+//! in any one second. One that never had a connection, because its modem still dials, begins with
+//! shorter waits.
+
+use std::time::Duration;
+
+use heapless::Deque;
+
+use crate::domain::backoff::Backoff;
+use crate::domain::time::BootTime;
+
+/// Attempts in any minute.
+pub const ATTEMPTS_PER_MINUTE_MAX: usize = 6;
+/// Boxes that lost the same broker come back over this time.
+const SPREAD: Duration = Duration::from_secs(60);
+/// The longest first wait of a box that had no connection yet.
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The attempts of a process.
+#[derive(Debug)]
+pub struct Attempts {
+    /// When the newest began, oldest first.
+    recent: Deque<BootTime, ATTEMPTS_PER_MINUTE_MAX>,
+    backoff: Backoff,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Attempts { recent: Deque::new(), backoff: Backoff::new(FIRST_WAIT_MAX, SPREAD) }
+    }
+}
+
+impl Attempts {
+    /// An attempt begins.
+    pub fn begin(&mut self, now: BootTime) {
+        if self.recent.is_full() {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now).expect("there is room: the oldest has gone");
+    }
+
+    /// The attempt came through: what is lost now is a standing connection.
+    pub fn connected(&mut self) {
+        self.backoff = Backoff::new(SPREAD, SPREAD);
+    }
+
+    /// How long to wait for the next attempt after one that failed, or a connection that was lost.
+    /// `random` is uniform over all `u64`.
+    pub fn wait(&mut self, now: BootTime, random: u64) -> Duration {
+        let jitter = self.backoff.next_delay(random);
+        let oldest = self.recent.front().filter(|_| self.recent.is_full());
+        let allowed = oldest.map_or(Duration::ZERO, |at| MINUTE.saturating_sub(now.since(*at)));
+        jitter.max(allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// When attempts begin that each fail at once.
+    fn begun(mut attempts: Attempts, randoms: &[u64]) -> Vec<u64> {
+        let mut now = 0;
+        let mut times = Vec::new();
+        for random in randoms {
+            attempts.begin(BootTime(now));
+            times.push(now);
+            let wait = attempts.wait(BootTime(now), *random);
+            now += u64::try_from(wait.as_millis()).expect("short");
+        }
+        times
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_has_more_attempts_than_allowed(
+            randoms in proptest::collection::vec(any::<u64>(), 40), was_connected: bool,
+        ) {
+            let mut attempts = Attempts::default();
+            if was_connected {
+                attempts.connected();
+            }
+            let times = begun(attempts, &randoms);
+            for window in times.windows(ATTEMPTS_PER_MINUTE_MAX + 1) {
+                prop_assert!(window[ATTEMPTS_PER_MINUTE_MAX] - window[0] >= 60_000, "{:?}", window);
+            }
+        }
+    }
+
+    #[test]
+    fn chance_cannot_shorten_the_minute() {
+        let times = begun(Attempts::default(), &[0; 14]);
+        assert_eq!(times[..8], [0, 0, 0, 0, 0, 0, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_broker_comes_back_evenly() {
+        let boxes = 10_000_u64;
+        let mut seconds = vec![0_u64; 61];
+        for number in 0..boxes {
+            let mut attempts = Attempts::default();
+            attempts.begin(BootTime(0));
+            attempts.connected();
+            let wait = attempts.wait(BootTime(1_000_000), number * (u64::MAX / boxes));
+            seconds[usize::try_from(wait.as_secs()).expect("short")] += 1;
+        }
+        let peak = seconds.iter().max().copied().expect("some");
+        assert!(peak <= boxes * 2 / 100, "{peak} of {boxes} in one second");
+    }
+}

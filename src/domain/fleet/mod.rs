@@ -1,0 +1,7 @@
+//! What a fleet sends its boxes, judged without I/O: rule sets as documents, signed where keys are
+//! set, and when the box may knock at the broker again.
+
+pub mod attempts;
+pub mod document;
+pub mod keyring;
+pub mod refused;
