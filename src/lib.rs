@@ -18,6 +18,7 @@ pub mod ring;
 // L3: peers that never name each other.
 pub mod api;
 pub mod delivery;
+pub mod fleet;
 pub mod ingest;
 pub mod recorder;
 

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod callbacks;
+mod fleet;
 mod knowledge;
 mod online;
 mod publish_check;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::api::control::ControlSocket;
 use crate::app::bridge::RecorderIntake;
+use crate::app::fleet::FleetParts;
 use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
@@ -35,6 +37,7 @@ use crate::delivery::ring_shelf::RingShelf;
 use crate::delivery::settings::DeliverySettings;
 use crate::delivery::target::Target;
 use crate::delivery::worker::Worker;
+use crate::fleet::FleetError;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
@@ -98,6 +101,9 @@ pub enum AppError {
     /// Notices cannot be told.
     #[error("callbacks: {0}")]
     Callbacks(String),
+    /// The link to the fleet cannot work as configured.
+    #[error("[mqtt] {0}")]
+    Fleet(#[from] FleetError),
 }
 
 /// The parts of the operating system that the box stands on.
@@ -180,9 +186,10 @@ async fn serve(
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
+    let us = config.mqtt.as_ref().map(|mqtt| fleet::addressee(mqtt, &config, &ring));
+    let (allow_local, catalog) = (config.rules.allow_local, &ring.catalog);
     let in_force =
-        rules::in_force(&rules, config.rules.allow_local, &ring.catalog, &clock, changed.clone())
-            .await?;
+        rules::in_force(&rules, us.clone(), allow_local, catalog, &clock, changed.clone()).await?;
     let live = Arc::new(LiveTable::default());
     let settings = recorder_settings(&config.ring, &ring.identity);
     let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
@@ -208,7 +215,8 @@ async fn serve(
     let recorder = Part::new("recorder", move || of_recorder.rounds(), || {});
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
-    let books = (ring.catalog.clone(), clock.clone());
+    let (catalog, rules_now) = (ring.catalog.clone(), in_force.clone());
+    let books = (catalog, clock.clone());
     let following =
         rules::follow(rules, in_force.clone(), changed, books, pullers, shutdown.clone());
     streams.spawn(following);
@@ -216,6 +224,18 @@ async fn serve(
     let after_streams = TaskTracker::new();
     let background = CancellationToken::new();
     callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
+    if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
+        let parts = FleetParts {
+            ring: ring.clone(),
+            ring_path: config.ring.path.clone(),
+            platform: platform.clone(),
+            service: service.clone(),
+            rules: rules_now,
+            online: online.clone(),
+            live: live.clone(),
+        };
+        fleet::start(mqtt, us, parts, &after_streams, &background)?;
+    }
     let board =
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {

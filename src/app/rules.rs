@@ -1,5 +1,6 @@
 //! The rules in force: the file of rules is the lowest layer, read at the start, again on SIGHUP and
 //! when it is replaced; what the API makes lies above it. A file that cannot be used changes nothing.
+//! A box of a fleet has no file, and begins with what the fleet has sent in an earlier life.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::app::sources::Pullers;
 use crate::config::{ConfigFaults, RulesFile};
+use crate::domain::fleet::document::Addressee;
 use crate::domain::matching::RuleTable;
 use crate::domain::rule_set::RuleSet;
 use crate::domain::service::layers::SentLayer;
@@ -79,13 +81,14 @@ impl RulesWatch {
     }
 }
 
-/// Puts the file's rules and what the API has made in force, and has them follow every change from
-/// then on. `changed` is told of each.
+/// Puts the rules of the file or of the fleet `us` is in, and what the API has made, in force, and has
+/// them follow every change from then on. `changed` is told of each.
 ///
 /// # Errors
 /// The catalog fails.
 pub(super) async fn in_force(
     watch: &RulesWatch,
+    us: Option<Addressee>,
     allow_local: bool,
     catalog: &Catalog,
     clock: &Arc<dyn Clock>,
@@ -103,6 +106,17 @@ pub(super) async fn in_force(
     }
     if let Some(rules) = &watch.rules {
         hand_in(rules.clone(), catalog, clock).await?;
+    }
+    if let Some(us) = us {
+        let now = clock.now().wall.unix;
+        let adopt = move |state: &mut crate::ring::catalog::CatalogState| {
+            state.change_service(|service, changes| {
+                service.adopt_documents(&us, now, changes);
+                Ok(())
+            })
+        };
+        // Nothing is refused here.
+        let _ = catalog.call(adopt).await?;
     }
     let clock = clock.clone();
     catalog

@@ -26,6 +26,7 @@ pub struct BoxPlan {
     api_settings: String,
     push_key: String,
     sections: String,
+    of_a_fleet: bool,
     rules: Value,
     environment: Vec<(String, String)>,
     listen: SocketAddr,
@@ -43,6 +44,7 @@ impl Default for BoxPlan {
             api_settings: String::new(),
             push_key: String::new(),
             sections: String::new(),
+            of_a_fleet: false,
             rules: record_all(&["Flv"]),
             environment: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -87,6 +89,12 @@ impl BoxPlan {
         self.sections.push_str(toml);
         self.sections.push('\n');
         self
+    }
+
+    /// Makes it a box of a fleet: these are the lines of `[mqtt]`, in TOML. It has no file of rules.
+    pub fn mqtt(mut self, toml: &str) -> BoxPlan {
+        self.of_a_fleet = true;
+        self.sections(&format!("[mqtt]\n{toml}"))
     }
 
     /// The rule set to begin with.
@@ -338,14 +346,15 @@ impl EdgeBox {
     }
 
     fn write_config(&self) {
+        let rules = toml_text(&self.dir.path().join("rules.json"));
+        let rules = if self.plan.of_a_fleet { String::new() } else { format!("file = {rules}\n") };
         let mut toml = format!(
             "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
-             [api]\nlisten = \"{}\"\n{}\n[rules]\nfile = {}\n\n[ring]\npath = {}\n",
+             [api]\nlisten = \"{}\"\n{}\n[rules]\n{rules}\n[ring]\npath = {}\n",
             self.rtmp,
             self.plan.push_key,
             self.api,
             self.plan.api_settings,
-            toml_text(&self.dir.path().join("rules.json")),
             toml_text(&self.ring),
         );
         for (key, value) in &self.plan.ring_settings {

@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod block_log;
+pub mod broker;
 pub mod browser;
 pub mod camera;
 pub mod chance;
@@ -18,6 +19,7 @@ pub mod http;
 pub mod media;
 pub mod memory_shelf;
 pub mod mounts;
+pub mod operator;
 pub mod outbox;
 pub mod packets;
 pub mod power_rig;

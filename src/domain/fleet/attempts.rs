@@ -19,6 +19,8 @@ pub const ATTEMPTS_PER_MINUTE_MAX: usize = 6;
 const SPREAD: Duration = Duration::from_secs(60);
 /// The longest first wait of a box that had no connection yet.
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest wait of a box whose connection is taken over again and again.
+const TAKEN_OVER_WAIT_MAX: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The attempts of a process.
@@ -27,11 +29,16 @@ pub struct Attempts {
     /// When the newest began, oldest first.
     recent: Deque<BootTime, ATTEMPTS_PER_MINUTE_MAX>,
     backoff: Backoff,
+    /// Grows for the life of the process: two boxes of one name do not become one by themselves.
+    taken_over: Option<Backoff>,
+    /// The next wait is for a connection that was taken over.
+    was_taken_over: bool,
 }
 
 impl Default for Attempts {
     fn default() -> Self {
-        Attempts { recent: Deque::new(), backoff: Backoff::new(FIRST_WAIT_MAX, SPREAD) }
+        let backoff = Backoff::new(FIRST_WAIT_MAX, SPREAD);
+        Attempts { recent: Deque::new(), backoff, taken_over: None, was_taken_over: false }
     }
 }
 
@@ -49,10 +56,21 @@ impl Attempts {
         self.backoff = Backoff::new(SPREAD, SPREAD);
     }
 
+    /// The connection was lost to another box of the same name: each time the wait may be longer, so
+    /// that the two do not chase each other.
+    pub fn taken_over(&mut self) {
+        self.taken_over.get_or_insert_with(|| Backoff::new(2 * SPREAD, TAKEN_OVER_WAIT_MAX));
+        self.was_taken_over = true;
+    }
+
     /// How long to wait for the next attempt after one that failed, or a connection that was lost.
     /// `random` is uniform over all `u64`.
     pub fn wait(&mut self, now: BootTime, random: u64) -> Duration {
-        let jitter = self.backoff.next_delay(random);
+        let by = match &mut self.taken_over {
+            Some(by) if std::mem::take(&mut self.was_taken_over) => by,
+            _ => &mut self.backoff,
+        };
+        let jitter = by.next_delay(random);
         let oldest = self.recent.front().filter(|_| self.recent.is_full());
         let allowed = oldest.map_or(Duration::ZERO, |at| MINUTE.saturating_sub(now.since(*at)));
         jitter.max(allowed)
@@ -98,6 +116,20 @@ mod tests {
     fn chance_cannot_shorten_the_minute() {
         let times = begun(Attempts::default(), &[0; 14]);
         assert_eq!(times[..8], [0, 0, 0, 0, 0, 0, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn two_boxes_of_one_name_chase_each_other_ever_more_slowly() {
+        let mut attempts = Attempts::default();
+        let mut longest = |taken_over: bool| {
+            attempts.connected();
+            if taken_over {
+                attempts.taken_over();
+            }
+            attempts.wait(BootTime(0), u64::MAX).as_secs()
+        };
+        let waits = [true, true, true, true, false, true].map(&mut longest);
+        assert_eq!(waits, [120, 240, 480, 600, 60, 600], "a broker that is gone is another thing");
     }
 
     #[test]

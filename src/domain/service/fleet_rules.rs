@@ -57,6 +57,12 @@ impl FleetRules {
         self.0.get(&layer).map(|held| held.revision)
     }
 
+    /// The revision of a layer that is in force.
+    #[must_use]
+    pub fn applied(&self, layer: SentLayer) -> Option<u64> {
+        self.0.get(&layer).filter(|held| held.set.is_some()).map(|held| held.revision)
+    }
+
     /// What a document is to what the box has.
     ///
     /// # Errors

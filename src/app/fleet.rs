@@ -1,0 +1,185 @@
+//! The box's side of the fleet: documents go through the gate into the catalog, and what the state
+//! tells is gathered from where it is known.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use crate::api::cloud::streams::LiveStreams;
+use crate::app::online::Online;
+use crate::app::{AppError, Platform};
+use crate::config::{Config, MqttConfig};
+use crate::domain::fleet::document::{Addressee, Document, Gate};
+use crate::domain::fleet::keyring::Keyring;
+use crate::domain::restart_plan::restart_at;
+use crate::domain::service::fleet_rules::News;
+use crate::domain::service::layers::SentLayer;
+use crate::domain::stream_key::StreamKey;
+use crate::fleet::{
+    BoxFigures, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, QueueFigures, Restart,
+    RingFigures, StreamReport,
+};
+use crate::recorder::live::LiveTable;
+use crate::recorder::rules::RulesInForce;
+use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::figures::CatalogFigures;
+use crate::ring::catalog::open::{FileState, SlotState};
+use crate::ring::catalog::service::ServiceInForce;
+use crate::ring::handle::Ring;
+use crate::ring::layout::stream_hash;
+
+/// Who the box is in its fleet.
+pub(super) fn addressee(mqtt: &MqttConfig, config: &Config, ring: &Ring) -> Addressee {
+    let box_id = config.identity.id.clone().unwrap_or_else(|| ring.identity.box_id.clone());
+    Addressee { fleet: mqtt.fleet.clone(), box_id }
+}
+
+/// What the fleet is told from, and what takes its rules.
+pub(super) struct FleetParts {
+    pub(super) ring: Arc<Ring>,
+    pub(super) ring_path: PathBuf,
+    pub(super) platform: Platform,
+    pub(super) service: ServiceInForce,
+    pub(super) rules: RulesInForce,
+    pub(super) online: Arc<Online>,
+    pub(super) live: Arc<LiveTable>,
+}
+
+/// Keeps the link to the fleet until `shutdown`.
+///
+/// # Errors
+/// A certificate or key cannot be used.
+pub(super) fn start(
+    mqtt: &MqttConfig,
+    us: Addressee,
+    parts: FleetParts,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<(), AppError> {
+    let settings = FleetSettings {
+        broker: mqtt.url.clone(),
+        ca: mqtt.ca.clone(),
+        identity: mqtt.identity.clone().map(|identity| (identity.cert, identity.key)),
+        us: us.clone(),
+        boot_id: parts.platform.clock.boot_id(),
+    };
+    let gate = Arc::new(Gate::new(us, Keyring::new(mqtt.rules_public_keys.clone())));
+    let clock = parts.platform.clock.clone();
+    let us = Arc::new(OurBox { gate, parts });
+    let Fleet { link, keeper, voice } = Fleet::new(&settings, us, clock)?;
+    tasks.spawn(link.run(shutdown.clone()));
+    tasks.spawn(keeper.run(shutdown.clone()));
+    tasks.spawn(voice.run(shutdown.clone()));
+    Ok(())
+}
+
+/// The box as the fleet sees it.
+struct OurBox {
+    gate: Arc<Gate>,
+    parts: FleetParts,
+}
+
+impl OurBox {
+    async fn take(&self, layer: SentLayer, bytes: Bytes) -> Result<News, NotTaken> {
+        let (gate, now) = (self.gate.clone(), self.parts.platform.clock.now().wall);
+        // A document may have a mebibyte: that is not read where streams are served.
+        let opened = tokio::task::spawn_blocking(move || gate.open(layer, &bytes, now)).await;
+        let document = match opened {
+            Ok(opened) => opened.map_err(NotTaken::Refused)?,
+            Err(problem) => {
+                error!(%problem, "a document of the fleet could not be read");
+                return Err(NotTaken::NotStored);
+            }
+        };
+        let us = self.gate.addressee().clone();
+        let stored = self.parts.ring.catalog.call(move |state| store(state, &document, &us)).await;
+        stored.unwrap_or_else(|problem| {
+            error!(%problem, "the rules of the fleet could not be stored, the old ones stay");
+            Err(NotTaken::NotStored)
+        })
+    }
+
+    /// A live stream, looked at under the rules in force.
+    fn report(&self, key: StreamKey) -> Option<StreamReport> {
+        let live = self.parts.live.get(&key)?;
+        let rules = self.parts.rules.load();
+        let stale = !live.decision.same_content(&rules.table.resolve(&key));
+        let plan = || restart_at(&rules.apply, rules.since, stream_hash(&key));
+        let stale = stale.then(|| plan().map_or(Restart::NextStart, Restart::From));
+        Some(StreamReport {
+            key,
+            session: live.session,
+            began: live.began.boot,
+            decision: live.decision,
+            stale,
+        })
+    }
+}
+
+/// Stores a document if it is newer; it is in force then.
+fn store(
+    state: &mut CatalogState,
+    document: &Document,
+    us: &Addressee,
+) -> Result<Result<News, NotTaken>, RingError> {
+    let news = match state.service().load().fleet_rules.judge(document) {
+        Ok(News::Newer) => News::Newer,
+        other => return Ok(other.map_err(NotTaken::Refused)),
+    };
+    let now = state.now().at.wall.unix;
+    let changed = state.change_service(|service, changes| {
+        service.take_document(document, us, now, changes);
+        Ok(news)
+    })?;
+    Ok(Ok(changed.expect("what was judged is not refused")))
+}
+
+impl FleetBox for OurBox {
+    fn take(&self, layer: SentLayer, bytes: Bytes) -> FleetFuture<'_, Result<News, NotTaken>> {
+        Box::pin(self.take(layer, bytes))
+    }
+
+    fn applied(&self, layer: SentLayer) -> Option<u64> {
+        self.parts.service.load().fleet_rules.applied(layer)
+    }
+
+    fn streams(&self) -> Vec<StreamReport> {
+        self.parts.online.live().into_iter().filter_map(|entry| self.report(entry.key)).collect()
+    }
+
+    fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>> {
+        Box::pin(async {
+            let figures = self.parts.ring.catalog.call(|state| state.figures()).await;
+            let figures = figures.inspect_err(|problem| error!(%problem, "no figures")).ok()?;
+            Some(self.told_of(&figures))
+        })
+    }
+}
+
+impl OurBox {
+    fn told_of(&self, figures: &CatalogFigures) -> BoxFigures {
+        let slots = |state: SlotState| figures.slots[state as usize];
+        let space = self.parts.platform.flash.space(&self.parts.ring_path);
+        BoxFigures {
+            ring: RingFigures {
+                capacity_bytes: self.parts.ring.identity.capacity_bytes,
+                slots: u64::from(self.parts.ring.identity.slots),
+                slots_spare: slots(SlotState::Spare),
+                slots_failed: slots(SlotState::Failed),
+                gaps: figures.gaps,
+                losses: figures.losses,
+            },
+            queue: QueueFigures {
+                files: figures.queued(),
+                bytes: figures.queued_bytes,
+                failed: figures.files[FileState::Failed as usize],
+            },
+            flash_free_bytes: space.ok().map(|space| space.free_bytes),
+        }
+    }
+}

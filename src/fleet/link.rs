@@ -1,0 +1,265 @@
+//! The connection: polled here and nowhere else, and nothing is waited for while it stands.
+//!
+//! Whenever the broker has no session of ours we listen again to our topics, because the library
+//! forgets what it had not yet sent then; and at the first connection of a process in any case, so
+//! that documents that came to nobody come again.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, DisconnectReasonCode, Filter, LastWill, Packet, Publish, SubAck, SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, StateError};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::domain::fleet::attempts::Attempts;
+use crate::domain::time::ClockQuality;
+use crate::fleet::keeper::Arrived;
+use crate::fleet::notebook::Notebook;
+use crate::fleet::presence::Presence;
+use crate::fleet::topics::Topics;
+use crate::fleet::{KEEP_ALIVE, PACKET_BYTES_MAX, tls};
+use crate::platform::clock::Clock;
+use crate::platform::random::random_u64;
+
+/// At shutdown the farewell has this long to go out and the broker to close.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
+
+/// How the link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkStatus {
+    /// There is none.
+    Away,
+    /// It stands.
+    Up(Standing),
+}
+
+/// A standing link, and what its broker allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The number of the connection in this process, from 1.
+    pub(super) connection: u64,
+    /// The largest packet that it takes.
+    pub(super) packet_bytes_max: usize,
+    /// The best delivery that it offers.
+    pub(super) qos: QoS,
+    /// Whether it keeps messages.
+    pub(super) retains: bool,
+}
+
+/// The task.
+pub struct Link {
+    client: AsyncClient,
+    events: EventLoop,
+    topics: Arc<Topics>,
+    presence: Arc<Presence>,
+    documents: mpsc::Sender<Arrived>,
+    status: watch::Sender<LinkStatus>,
+    notebook: Arc<Notebook>,
+    clock: Arc<dyn Clock>,
+    attempts: Attempts,
+    connections: u64,
+    /// What we are to listen to; there was no room for the request yet.
+    to_subscribe: Vec<Filter>,
+}
+
+impl Link {
+    pub(super) fn new(
+        (client, events): (AsyncClient, EventLoop),
+        (topics, presence): (Arc<Topics>, Arc<Presence>),
+        (documents, status): (mpsc::Sender<Arrived>, watch::Sender<LinkStatus>),
+        notebook: Arc<Notebook>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Link {
+            client,
+            events,
+            topics,
+            presence,
+            documents,
+            status,
+            notebook,
+            clock,
+            attempts: Attempts::default(),
+            connections: 0,
+            to_subscribe: Vec::new(),
+        }
+    }
+
+    /// Keeps the link until `shutdown`, and lets the farewell go out.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            self.attempts.begin(self.clock.now().boot);
+            let will = self.presence.will(self.connections + 1);
+            let will =
+                LastWill::new(self.topics.online.as_str(), will, QoS::AtLeastOnce, true, None);
+            self.events.options.set_last_will(will);
+            let lost = self.poll_until_lost(&shutdown).await;
+            self.status.send_replace(LinkStatus::Away);
+            let Some(lost) = lost else { return };
+            self.note(&lost);
+            let wait = self.attempts.wait(self.clock.now().boot, random_u64());
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Polls until the connection is lost, or cannot be made; `None`: the box shuts down.
+    async fn poll_until_lost(&mut self, shutdown: &CancellationToken) -> Option<Lost> {
+        let status = self.status.subscribe();
+        let ending = async move {
+            shutdown.cancelled().await;
+            if *status.borrow() != LinkStatus::Away {
+                tokio::time::sleep(FAREWELL_WITHIN).await;
+            }
+        };
+        let mut ending = std::pin::pin!(ending);
+        loop {
+            // A poll must not be cut off half way, so it is only at the very end.
+            let polled = tokio::select! {
+                () = &mut ending => return None,
+                polled = AssertUnwindSafe(self.events.poll()).catch_unwind() => polled,
+            };
+            match polled {
+                Ok(Ok(Event::Incoming(packet))) => self.came(packet),
+                Ok(Ok(Event::Outgoing(_))) => {}
+                // The broker closes after the farewell. Were we to close first, with something of
+                // its still unread, the farewell would be lost with the connection.
+                Ok(Err(_)) if shutdown.is_cancelled() => return None,
+                Ok(Err(problem)) => return Some(self.lost(&problem)),
+                Err(_) => {
+                    error!("the MQTT library panicked; the connection is made anew");
+                    self.events.clean();
+                    return Some(Lost {
+                        why: "the library panicked".to_owned(),
+                        taken_over: false,
+                    });
+                }
+            }
+            self.subscribe();
+        }
+    }
+
+    fn came(&mut self, packet: Packet) {
+        match packet {
+            Packet::ConnAck(ack) => self.connected(&ack),
+            Packet::Publish(publish) if publish.topic == self.topics.online => {
+                self.said_in_our_name(&publish.payload);
+            }
+            Packet::Publish(publish) => self.document(publish),
+            Packet::SubAck(ack) => self.listens(&ack),
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, ack: &ConnAck) {
+        self.connections += 1;
+        self.attempts.connected();
+        let session = ack.session_present;
+        info!(connection = self.connections, session, "the fleet's broker is connected");
+        self.to_subscribe = vec![self.topics.of_presence()];
+        if self.connections == 1 || !session {
+            self.to_subscribe.extend(self.topics.of_rules());
+        }
+        // A broker that wants no probes would be probed without a pause.
+        if self.events.options.keep_alive().is_zero() {
+            self.events.options.set_keep_alive(KEEP_ALIVE);
+        }
+        let connections = self.connections;
+        self.notebook.note(|notes| notes.connections = connections);
+        let allowed = ack.properties.as_ref();
+        let packet_bytes_max = allowed.and_then(|allowed| allowed.max_packet_size);
+        let packet_bytes_max = packet_bytes_max.unwrap_or(PACKET_BYTES_MAX).min(PACKET_BYTES_MAX);
+        let delivers_once = allowed.and_then(|allowed| allowed.max_qos) != Some(0);
+        let retains = allowed.and_then(|allowed| allowed.retain_available) != Some(0);
+        self.status.send_replace(LinkStatus::Up(Standing {
+            connection: self.connections,
+            packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
+            qos: if delivers_once { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+            retains,
+        }));
+    }
+
+    /// Asks for our topics as soon as there is room for the request.
+    fn subscribe(&mut self) {
+        let filters = self.to_subscribe.clone();
+        if !filters.is_empty() && self.client.try_subscribe_many(filters).is_ok() {
+            self.to_subscribe.clear();
+        }
+    }
+
+    fn listens(&self, ack: &SubAck) {
+        let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+        let denied = !ack.return_codes.iter().all(granted);
+        if denied {
+            error!(codes = ?ack.return_codes, "the broker does not let the box listen for rules");
+        }
+        self.notebook.note(|notes| notes.denied = denied);
+    }
+
+    fn document(&self, publish: Publish) {
+        let Some(layer) = self.topics.layer_of(&publish.topic) else { return };
+        let arrived = Arrived { layer, bytes: publish.payload };
+        if self.documents.try_send(arrived).is_err() {
+            self.notebook.note(|notes| notes.put_off += 1);
+        }
+    }
+
+    /// At the first connection this may be what an earlier life of the box has said; later on it is
+    /// somebody else, who has had the connection in the meantime.
+    fn said_in_our_name(&mut self, said: &[u8]) {
+        if self.connections > 1 && self.presence.is_of_another(said) {
+            self.noticed_another("the fleet's broker has had another box of our name");
+        }
+    }
+
+    /// The next time that the connection is lost we keep away longer, or the two would chase each
+    /// other.
+    fn noticed_another(&mut self, how: &str) {
+        error!(how, "another box has our name");
+        self.attempts.taken_over();
+        self.notebook.note(|notes| notes.taken_over += 1);
+    }
+
+    /// What the end of a connection, or of an attempt, means.
+    fn lost(&self, problem: &ConnectionError) -> Lost {
+        let taken_over = matches!(
+            problem,
+            ConnectionError::MqttState(StateError::ServerDisconnect {
+                reason_code: DisconnectReasonCode::SessionTakenOver,
+                ..
+            })
+        );
+        let clock_set = self.clock.now().wall.quality == ClockQuality::Trusted;
+        let why = if taken_over {
+            "another box of our name has connected".to_owned()
+        } else if !clock_set && tls::is_about_time(problem) {
+            "the clock is not set, so no certificate can be checked".to_owned()
+        } else {
+            problem.to_string()
+        };
+        Lost { why, taken_over }
+    }
+
+    fn note(&mut self, lost: &Lost) {
+        if lost.taken_over {
+            self.noticed_another("it took the connection over");
+        }
+        warn!(why = lost.why, "the fleet's broker is not reached");
+        self.notebook.note(|notes| notes.last_loss = Some(lost.why.clone()));
+    }
+}
+
+/// The end of a connection, or of an attempt.
+struct Lost {
+    why: String,
+    taken_over: bool,
+}

@@ -1,0 +1,156 @@
+//! The fleet over MQTT v5: rule sets come in, the state of the box goes out.
+//!
+//! Three tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
+//! for anything else, so that acknowledgements and pings go on whatever the box does. The [`keeper`]
+//! takes documents one after the other: durable and in force, or refused. The [`voice`] says that the
+//! box is there and how it stands. What the fleet needs of the box is the port [`FleetBox`].
+//!
+//! Nothing depends on what the broker keeps of a session: rules and state are retained messages. A
+//! document that could not be held while others were at work is asked for again.
+
+mod keeper;
+mod link;
+mod notebook;
+mod port;
+mod presence;
+mod state;
+mod tls;
+mod topics;
+mod voice;
+
+use std::sync::Arc;
+
+use rumqttc::Transport;
+use rumqttc::v5::{AsyncClient, MqttOptions};
+use tokio::sync::{mpsc, watch};
+
+use crate::domain::address::Address;
+use crate::domain::fleet::document::Addressee;
+use crate::domain::ids::BootId;
+use crate::domain::secret::Secret;
+use crate::fleet::keeper::Keeper;
+use crate::fleet::link::{Link, LinkStatus};
+use crate::fleet::notebook::Notebook;
+pub use crate::fleet::port::{
+    BoxFigures, FleetBox, FleetFuture, NotTaken, QueueFigures, Restart, RingFigures, StreamReport,
+};
+use crate::fleet::presence::Presence;
+use crate::fleet::topics::Topics;
+use crate::fleet::voice::Voice;
+use crate::platform::clock::Clock;
+use crate::platform::random::random_u64;
+
+/// Packets of more bytes are not taken; the broker is told so and keeps them.
+const PACKET_BYTES_MAX: u32 = 1 << 20;
+/// Messages that may be on their way to us, or from us, unacknowledged.
+const IN_FLIGHT_MAX: u16 = 16;
+/// Requests between our tasks and the link; who has one more waits, and that is never the link.
+const REQUESTS_MAX: usize = 32;
+/// Documents that wait for the keeper; one more is left with the broker and asked for again.
+const DOCUMENTS_WAITING_MAX: usize = 4;
+/// A silent link is probed after this time, and given up after twice that.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
+/// A connection must stand within this time, its TLS and MQTT greeting included, in seconds.
+const CONNECT_WITHIN_S: u64 = 20;
+/// How long the broker keeps what was sent to the box while it is away, in seconds.
+const SESSION_EXPIRY_S: u32 = 7_200;
+
+/// Where the fleet is and who the box is in it.
+#[derive(Debug, Clone)]
+pub struct FleetSettings {
+    /// The broker, `mqtt://` or `mqtts://`, with user name and password if it wants them.
+    pub broker: Address,
+    /// Certificates of the authorities to trust, PEM; `None` is the public ones.
+    pub ca: Option<Secret>,
+    /// The box's own certificate chain and key, PEM.
+    pub identity: Option<(Secret, Secret)>,
+    /// Who the box is.
+    pub us: Addressee,
+    /// In which boot.
+    pub boot_id: BootId,
+}
+
+/// The link cannot be made as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// A certificate or key cannot be used.
+    #[error("{what} cannot be used: {why}")]
+    Certificate {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// The tasks, each to be run until shutdown.
+pub struct Fleet {
+    /// Owns the connection.
+    pub link: Link,
+    /// Takes documents.
+    pub keeper: Keeper,
+    /// Tells of the box.
+    pub voice: Voice,
+}
+
+impl Fleet {
+    /// Makes the tasks over the box's own side.
+    ///
+    /// # Errors
+    /// A certificate or key cannot be used.
+    pub fn new(
+        settings: &FleetSettings,
+        us: Arc<dyn FleetBox>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Fleet, FleetError> {
+        let topics = Arc::new(Topics::new(&settings.us));
+        let presence = Arc::new(Presence::new(settings.boot_id, random_u64()));
+        let (client, events) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
+        let notebook = Arc::new(Notebook::default());
+        let (documents, arriving) = mpsc::channel(DOCUMENTS_WAITING_MAX);
+        let (status_in, status) = watch::channel(LinkStatus::Away);
+        let link = Link::new(
+            (client.clone(), events),
+            (topics.clone(), presence.clone()),
+            (documents, status_in),
+            notebook.clone(),
+            clock.clone(),
+        );
+        let keeper = Keeper {
+            arriving,
+            us: us.clone(),
+            client: client.clone(),
+            topics: topics.clone(),
+            notebook: notebook.clone(),
+        };
+        let voice = Voice::new((client, status), (topics, presence), notebook, us, clock);
+        Ok(Fleet { link, keeper, voice })
+    }
+}
+
+/// How the link is made. Each of these settings is there for a defect or a default that hurts:
+/// without a packet limit a document of 10 KiB ends the connection, again and again, and the table
+/// of messages in flight is 14 MiB large.
+fn options(settings: &FleetSettings) -> Result<MqttOptions, FleetError> {
+    let Addressee { fleet, box_id } = &settings.us;
+    let broker = &settings.broker;
+    let secure = broker.scheme() == "mqtts";
+    let port = broker.port().unwrap_or(if secure { 8883 } else { 1883 });
+    let mut options = MqttOptions::new(format!("edgerec-{fleet}-{box_id}"), broker.host(), port);
+    if secure {
+        let tls = tls::client_config(settings.ca.as_ref(), settings.identity.as_ref())?;
+        options.set_transport(Transport::tls_with_config(tls.into()));
+    }
+    if let Some((user, password)) = broker.credentials() {
+        options.set_credentials(user, password.expose());
+    }
+    options
+        .set_keep_alive(KEEP_ALIVE)
+        .set_connection_timeout(CONNECT_WITHIN_S)
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
+        .set_max_packet_size(Some(PACKET_BYTES_MAX))
+        .set_receive_maximum(Some(IN_FLIGHT_MAX))
+        .set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX);
+    Ok(options)
+}

@@ -1,0 +1,101 @@
+//! What the fleet needs of the box.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+use crate::domain::fleet::refused::Refused;
+use crate::domain::ids::SessionId;
+use crate::domain::matching::Decision;
+use crate::domain::service::fleet_rules::News;
+use crate::domain::service::layers::SentLayer;
+use crate::domain::stream_key::StreamKey;
+use crate::domain::time::BootTime;
+
+/// What the port gives back.
+pub type FleetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The box behind the link.
+pub trait FleetBox: Send + Sync {
+    /// Takes what came on a layer's topic. What is newer is durable and in force when this returns.
+    fn take(&self, layer: SentLayer, bytes: Bytes) -> FleetFuture<'_, Result<News, NotTaken>>;
+    /// The revision of a layer that is in force.
+    fn applied(&self, layer: SentLayer) -> Option<u64>;
+    /// The live streams in the order of their keys. Costs little: it is asked every second.
+    fn streams(&self) -> Vec<StreamReport>;
+    /// How ring, queue and flash stand; `None` if the box cannot tell.
+    fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>>;
+}
+
+/// A document that changed nothing.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// The box does not want it.
+    Refused(Refused),
+    /// The box cannot store it. It may come again.
+    NotStored,
+}
+
+/// A live stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamReport {
+    /// Which.
+    pub key: StreamKey,
+    /// Its session.
+    pub session: SessionId,
+    /// When it began.
+    pub began: BootTime,
+    /// What was decided when its session began.
+    pub decision: Decision,
+    /// What is in force now decides otherwise, and this is when the session ends for it.
+    pub stale: Option<Restart>,
+}
+
+/// When a stale session is restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// At the first key frame from then on.
+    From(BootTime),
+    /// When the stream comes back by itself.
+    NextStart,
+}
+
+/// How the box stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoxFigures {
+    /// The ring.
+    pub ring: RingFigures,
+    /// What is to be delivered.
+    pub queue: QueueFigures,
+    /// Free bytes of the ring's file system.
+    pub flash_free_bytes: Option<u64>,
+}
+
+/// How the ring stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingFigures {
+    /// Its budget.
+    pub capacity_bytes: u64,
+    /// All slots.
+    pub slots: u64,
+    /// Slots that hold nothing.
+    pub slots_spare: u64,
+    /// Slots that the flash failed in.
+    pub slots_failed: u64,
+    /// Gaps ever entered in the ledger.
+    pub gaps: u64,
+    /// Losses ever entered in the ledger.
+    pub losses: u64,
+}
+
+/// How the delivery stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueFigures {
+    /// Files that wait or are on their way.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that will not be delivered.
+    pub failed: u64,
+}

@@ -1,0 +1,149 @@
+//! Tells the fleet of the box: that it is there, and how it stands whenever that changes. Both are
+//! retained, so whoever listens later knows too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::v5::AsyncClient;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::service::layers::SentLayer;
+use crate::fleet::link::{LinkStatus, Standing};
+use crate::fleet::notebook::Notebook;
+use crate::fleet::port::{FleetBox, StreamReport};
+use crate::fleet::presence::Presence;
+use crate::fleet::state::State;
+use crate::fleet::topics::Topics;
+use crate::platform::clock::Clock;
+
+/// The streams are looked at this often, and the state is told no more often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The state is told after this many looks also if only figures have changed: each time it costs a
+/// few kilobytes of what may be a mobile link.
+const TELL_EVERY_LOOKS: u32 = 300;
+/// What a packet has beside topic and payload, generously.
+const PACKET_OVERHEAD_BYTES: usize = 64;
+
+/// The task.
+pub struct Voice {
+    client: AsyncClient,
+    status: watch::Receiver<LinkStatus>,
+    topics: Arc<Topics>,
+    presence: Arc<Presence>,
+    notebook: Arc<Notebook>,
+    us: Arc<dyn FleetBox>,
+    clock: Arc<dyn Clock>,
+    /// The streams as they were told last.
+    told: Vec<StreamReport>,
+    /// Looks since the state was told; `None`: it is to be told at the next.
+    looks: Option<u32>,
+}
+
+impl Voice {
+    pub(super) fn new(
+        (client, status): (AsyncClient, watch::Receiver<LinkStatus>),
+        (topics, presence): (Arc<Topics>, Arc<Presence>),
+        notebook: Arc<Notebook>,
+        us: Arc<dyn FleetBox>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (told, looks) = (Vec::new(), None);
+        Voice { client, status, topics, presence, notebook, us, clock, told, looks }
+    }
+
+    /// Tells until `shutdown`, and of that too.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // A change of the link while a message is under way is seen right after it.
+            let told = tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = self.status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.looks = None;
+                    match self.standing() {
+                        Some(standing) => self.born(standing).await,
+                        None => true,
+                    }
+                }
+                () = self.notebook.news.notified() => {
+                    self.looks = None;
+                    true
+                }
+                _ = look.tick() => match self.standing() {
+                    Some(standing) => self.tell_if_due(standing, &shutdown).await,
+                    None => true,
+                },
+            };
+            if !told {
+                return;
+            }
+        }
+        self.farewell();
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        match *self.status.borrow() {
+            LinkStatus::Up(standing) => Some(standing),
+            LinkStatus::Away => None,
+        }
+    }
+
+    /// Says that the box is there; `false`: the link's task is gone.
+    async fn born(&self, standing: Standing) -> bool {
+        let birth = self.presence.birth(standing.connection);
+        let Standing { qos, retains, .. } = standing;
+        self.client.publish(self.topics.online.as_str(), qos, retains, birth).await.is_ok()
+    }
+
+    /// Says that the box ends in order, unless that would mean to wait.
+    fn farewell(&self) {
+        if let Some(Standing { connection, qos, retains, .. }) = self.standing() {
+            let farewell = self.presence.farewell(connection);
+            // If it cannot be said, the broker says the will.
+            let _ = self.client.try_publish(self.topics.online.as_str(), qos, retains, farewell);
+            let _ = self.client.try_disconnect();
+        }
+    }
+
+    async fn tell_if_due(&mut self, standing: Standing, shutdown: &CancellationToken) -> bool {
+        let streams = self.us.streams();
+        let looks = self.looks.map(|looks| looks + 1);
+        if looks.is_some_and(|looks| looks < TELL_EVERY_LOOKS) && streams == self.told {
+            self.looks = looks;
+            return true;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => true,
+            told = self.tell(standing, streams) => told,
+        }
+    }
+
+    async fn tell(&mut self, standing: Standing, streams: Vec<StreamReport>) -> bool {
+        let figures = self.us.figures().await;
+        // What is noted while this is written is told in the next round.
+        self.looks = Some(0);
+        let notes = self.notebook.read();
+        let layers = [SentLayer::Fleet, SentLayer::Box];
+        let state = State {
+            boot_id: self.presence.boot_id(),
+            now: self.clock.now(),
+            notes: &notes,
+            applied: layers.map(|layer| (layer, self.us.applied(layer))),
+            streams: &streams,
+            figures: figures.as_ref(),
+        };
+        let topic = self.topics.state.as_str();
+        let room = standing.packet_bytes_max.saturating_sub(topic.len() + PACKET_OVERHEAD_BYTES);
+        let state = state.to_json(room);
+        let fits = state.len() <= room;
+        self.told = streams;
+        // A broker that takes so little is told nothing rather than loses the connection.
+        !fits || self.client.publish(topic, standing.qos, standing.retains, state).await.is_ok()
+    }
+}

@@ -1,0 +1,109 @@
+//! A real mosquitto on a free port of the loopback, to be killed and started again.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::process::{Process, Stdout};
+use super::wait::wait_until;
+use super::{scratch, tool};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A broker. Dropping it kills it.
+pub struct Broker {
+    addr: SocketAddr,
+    // Before the folder that its log is in.
+    process: Option<Process>,
+    dir: TempDir,
+}
+
+impl Broker {
+    /// A broker for everybody that forgets everything when it ends.
+    #[track_caller]
+    pub fn start() -> Broker {
+        Broker::with("allow_anonymous true\n")
+    }
+
+    /// A broker that keeps sessions and retained messages over an orderly end.
+    #[track_caller]
+    pub fn start_persistent() -> Broker {
+        Broker::with("allow_anonymous true\npersistence true\n")
+    }
+
+    /// A broker with more lines of configuration; `{dir}` is its folder.
+    #[track_caller]
+    pub fn with(settings: &str) -> Broker {
+        Broker::in_dir(scratch("broker"), settings)
+    }
+
+    /// A broker in a folder that holds what its settings name.
+    #[track_caller]
+    pub fn in_dir(dir: TempDir, settings: &str) -> Broker {
+        let addr = free_addr();
+        let folder = dir.path().to_string_lossy();
+        let config = format!(
+            "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\npersistence_location {folder}/\n\
+             listener {} 127.0.0.1\n{}",
+            addr.port(),
+            settings.replace("{dir}", &folder)
+        );
+        fs::write(dir.path().join("mosquitto.conf"), config).expect("written");
+        let mut broker = Broker { addr, dir, process: None };
+        broker.start_again();
+        broker
+    }
+
+    /// Starts it again on the same port.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(tool("mosquitto"));
+        command.arg("-c").arg(self.dir.path().join("mosquitto.conf"));
+        let process = Process::start(&command, "mosquitto", &self.log_path(), Stdout::Log);
+        self.process = Some(process);
+        wait_until(SOON, "the broker listens", || TcpStream::connect(self.addr).is_ok());
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Ends it in order.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        self.process.take().expect("it runs").terminate(SOON);
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// How often a client came, since the broker was first started: by the broker's own log.
+    pub fn connections_of(&self, client: &str) -> usize {
+        let words = format!(" as {client} (");
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let came = |line: &&str| line.contains("New client connected") && line.contains(&words);
+        log.lines().filter(came).count()
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.dir.path().join("mosquitto.log")
+    }
+}
+
+/// An address of the loopback that nobody has now.
+pub fn free_addr() -> SocketAddr {
+    let free = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    free.local_addr().expect("bound")
+}
