@@ -122,6 +122,7 @@ impl Fleet {
             client: client.clone(),
             topics: topics.clone(),
             notebook: notebook.clone(),
+            clock: clock.clone(),
         };
         let voice = Voice::new((client, status), (topics, presence), notebook, us, clock);
         Ok(Fleet { link, keeper, voice })

@@ -141,8 +141,10 @@ fn a_storm_of_documents_ends_in_the_newest() {
     for revision in 11..=210 {
         operator.send(TO_ALL, document(revision, "storm").to_string());
     }
-    hear_applied(&operator, APPLIED_WITHIN, "fleet", 210);
+    let state = hear_applied(&operator, APPLIED_WITHIN, "fleet", 210);
     assert_eq!(decided(&edge), named("storm", "fleet", 210));
+    let put_off = state["link"]["documents_put_off"].as_u64().expect("a number");
+    assert!(put_off > 0, "most of them never reached the flash");
     assert_eq!(broker.connections_of(CLIENT), 1);
 }
 
