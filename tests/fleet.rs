@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "fleet/commands.rs"]
+mod commands;
 #[path = "fleet/link.rs"]
 mod link;
 #[path = "fleet/rules.rs"]
@@ -19,6 +21,7 @@ use support::operator::Operator;
 
 const TO_ALL: &str = "edgerec/v1/venue/config";
 const TO_BOX: &str = "edgerec/v1/venue/box/box-01/config";
+const COMMAND: &str = "edgerec/v1/venue/box/box-01/command";
 const STATE: &str = "edgerec/v1/venue/box/box-01/state";
 const ONLINE: &str = "edgerec/v1/venue/box/box-01/online";
 const CLIENT: &str = "edgerec-venue-box-01";

@@ -1,6 +1,8 @@
 //! The box's side of the fleet: documents go through the gate into the catalog, and what the state
 //! tells is gathered from where it is known.
 
+mod commands;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use crate::api::cloud::streams::LiveStreams;
-use crate::app::online::Online;
-use crate::app::{AppError, Platform};
+use crate::api::cloud::CloudDesk;
+use crate::app::AppError;
 use crate::config::{Config, MqttConfig};
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
@@ -23,13 +24,13 @@ use crate::fleet::{
     BoxFigures, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, QueueFigures, Restart,
     RingFigures, StreamReport,
 };
+use crate::platform::flash::Flash;
 use crate::recorder::live::LiveTable;
 use crate::recorder::rules::RulesInForce;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::figures::CatalogFigures;
 use crate::ring::catalog::open::{FileState, SlotState};
-use crate::ring::catalog::service::ServiceInForce;
 use crate::ring::handle::Ring;
 use crate::ring::layout::stream_hash;
 
@@ -41,13 +42,11 @@ pub(super) fn addressee(mqtt: &MqttConfig, config: &Config, ring: &Ring) -> Addr
 
 /// What the fleet is told from, and what takes its rules.
 pub(super) struct FleetParts {
-    pub(super) ring: Arc<Ring>,
-    pub(super) ring_path: PathBuf,
-    pub(super) platform: Platform,
-    pub(super) service: ServiceInForce,
+    pub(super) desk: Arc<CloudDesk>,
     pub(super) rules: RulesInForce,
-    pub(super) online: Arc<Online>,
     pub(super) live: Arc<LiveTable>,
+    /// With the folder of the ring.
+    pub(super) flash: (Arc<dyn Flash>, PathBuf),
 }
 
 /// Keeps the link to the fleet until `shutdown`.
@@ -66,14 +65,15 @@ pub(super) fn start(
         ca: mqtt.ca.clone(),
         identity: mqtt.identity.clone().map(|identity| (identity.cert, identity.key)),
         us: us.clone(),
-        boot_id: parts.platform.clock.boot_id(),
+        boot_id: parts.desk.clock.boot_id(),
     };
     let gate = Arc::new(Gate::new(us, Keyring::new(mqtt.rules_public_keys.clone())));
-    let clock = parts.platform.clock.clone();
+    let clock = parts.desk.clock.clone();
     let us = Arc::new(OurBox { gate, parts });
-    let Fleet { link, keeper, voice } = Fleet::new(&settings, us, clock)?;
+    let Fleet { link, keeper, errands, voice } = Fleet::new(&settings, us, clock)?;
     tasks.spawn(link.run(shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
+    tasks.spawn(errands.run(shutdown.clone()));
     tasks.spawn(voice.run(shutdown.clone()));
     Ok(())
 }
@@ -86,7 +86,7 @@ struct OurBox {
 
 impl OurBox {
     async fn take(&self, layer: SentLayer, bytes: Bytes) -> Result<News, NotTaken> {
-        let (gate, now) = (self.gate.clone(), self.parts.platform.clock.now().wall);
+        let (gate, now) = (self.gate.clone(), self.parts.desk.clock.now().wall);
         // A document may have a mebibyte: that is not read where streams are served.
         let opened = tokio::task::spawn_blocking(move || gate.open(layer, &bytes, now)).await;
         let document = match opened {
@@ -97,7 +97,8 @@ impl OurBox {
             }
         };
         let us = self.gate.addressee().clone();
-        let stored = self.parts.ring.catalog.call(move |state| store(state, &document, &us)).await;
+        let stored =
+            self.parts.desk.ring.catalog.call(move |state| store(state, &document, &us)).await;
         stored.unwrap_or_else(|problem| {
             error!(%problem, "the rules of the fleet could not be stored, the old ones stay");
             Err(NotTaken::NotStored)
@@ -144,17 +145,28 @@ impl FleetBox for OurBox {
         Box::pin(self.take(layer, bytes))
     }
 
+    fn command(&self, bytes: Bytes) -> FleetFuture<'_, Vec<u8>> {
+        let now = self.parts.desk.clock.now().wall;
+        Box::pin(commands::answer(&self.gate, &self.parts.desk, bytes, now))
+    }
+
     fn applied(&self, layer: SentLayer) -> Option<u64> {
-        self.parts.service.load().fleet_rules.applied(layer)
+        self.parts.desk.service.load().fleet_rules.applied(layer)
     }
 
     fn streams(&self) -> Vec<StreamReport> {
-        self.parts.online.live().into_iter().filter_map(|entry| self.report(entry.key)).collect()
+        self.parts
+            .desk
+            .online
+            .live()
+            .into_iter()
+            .filter_map(|entry| self.report(entry.key))
+            .collect()
     }
 
     fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>> {
         Box::pin(async {
-            let figures = self.parts.ring.catalog.call(|state| state.figures()).await;
+            let figures = self.parts.desk.ring.catalog.call(|state| state.figures()).await;
             let figures = figures.inspect_err(|problem| error!(%problem, "no figures")).ok()?;
             Some(self.told_of(&figures))
         })
@@ -164,11 +176,12 @@ impl FleetBox for OurBox {
 impl OurBox {
     fn told_of(&self, figures: &CatalogFigures) -> BoxFigures {
         let slots = |state: SlotState| figures.slots[state as usize];
-        let space = self.parts.platform.flash.space(&self.parts.ring_path);
+        let (flash, ring_path) = &self.parts.flash;
+        let space = flash.space(ring_path);
         BoxFigures {
             ring: RingFigures {
-                capacity_bytes: self.parts.ring.identity.capacity_bytes,
-                slots: u64::from(self.parts.ring.identity.slots),
+                capacity_bytes: self.parts.desk.ring.identity.capacity_bytes,
+                slots: u64::from(self.parts.desk.ring.identity.slots),
                 slots_spare: slots(SlotState::Spare),
                 slots_failed: slots(SlotState::Failed),
                 gaps: figures.gaps,

@@ -215,8 +215,7 @@ async fn serve(
     let recorder = Part::new("recorder", move || of_recorder.rounds(), || {});
     let pullers =
         sources::Pullers::new(intake, admission, clock.clone(), streams.clone(), shutdown.clone());
-    let (catalog, rules_now) = (ring.catalog.clone(), in_force.clone());
-    let books = (catalog, clock.clone());
+    let books = (ring.catalog.clone(), clock.clone());
     let following =
         rules::follow(rules, in_force.clone(), changed, books, pullers, shutdown.clone());
     streams.spawn(following);
@@ -224,25 +223,17 @@ async fn serve(
     let after_streams = TaskTracker::new();
     let background = CancellationToken::new();
     callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
+    let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, online);
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
-        let parts = FleetParts {
-            ring: ring.clone(),
-            ring_path: config.ring.path.clone(),
-            platform: platform.clone(),
-            service: service.clone(),
-            rules: rules_now,
-            online: online.clone(),
-            live: live.clone(),
-        };
+        let (desk, live) = (desk.clone(), live.clone());
+        let flash = (platform.flash.clone(), config.ring.path.clone());
+        let parts = FleetParts { desk, rules: in_force, live, flash };
         fleet::start(mqtt, us, parts, &after_streams, &background)?;
     }
     let board =
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {
-        let (ring, live, board) = (ring.clone(), live.clone(), board.clone());
-        let (limits, push_key) = (config.limits, config.rtmp.push_key);
-        let clock = clock.clone();
-        let parts = WebParts { ring, clock, live, board, service, online, limits, push_key };
+        let parts = WebParts { desk, live: live.clone(), board: board.clone() };
         web.start(parts, &after_streams, &background);
     }
     let parts = Part::of_ring(&ring, board.clone()).into_iter().chain([recorder]).collect();

@@ -15,10 +15,8 @@ use crate::api::live::LiveDesk;
 use crate::api::metrics::{BoxFigures, DeliveryFigures, MetricsDesk};
 use crate::app::AppError;
 use crate::app::online::Online;
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, Config};
 use crate::delivery::board::Board;
-use crate::domain::secret::Secret;
-use crate::domain::service::limits::ServiceLimits;
 use crate::platform::clock::Clock;
 use crate::platform::net::Net;
 use crate::recorder::live::LiveTable;
@@ -36,14 +34,22 @@ pub(super) struct Web {
 
 /// What is served.
 pub(super) struct WebParts {
-    pub(super) ring: Arc<Ring>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) desk: Arc<CloudDesk>,
     pub(super) live: Arc<LiveTable>,
     pub(super) board: Option<Arc<Board>>,
-    pub(super) service: ServiceInForce,
-    pub(super) online: Arc<Online>,
-    pub(super) limits: ServiceLimits,
-    pub(super) push_key: Secret,
+}
+
+/// What answers actions, whether they come over HTTP or from the fleet.
+pub(super) fn cloud_desk(
+    config: &Config,
+    ring: Arc<Ring>,
+    clock: Arc<dyn Clock>,
+    service: ServiceInForce,
+    online: Arc<Online>,
+) -> Arc<CloudDesk> {
+    let key = config.api.credentials.as_ref().map(|credentials| credentials.secret_key.clone());
+    let (limits, push_key) = (config.limits.clone(), config.rtmp.push_key.clone());
+    Arc::new(CloudDesk { ring, clock, limits, service, online, push_key, key })
 }
 
 impl Web {
@@ -63,21 +69,12 @@ impl Web {
 
     /// Serves until `shutdown`.
     pub(super) fn start(self, parts: WebParts, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        let WebParts { ring, clock, live, board, service, online, limits, push_key } = parts;
-        let key = self.credentials.as_ref().map(|credentials| credentials.secret_key.clone());
+        let WebParts { desk, live, board } = parts;
+        let (ring, clock, key) = (desk.ring.clone(), desk.clock.clone(), desk.key.clone());
         let files = FileDesk::new(ring.clone(), clock.clone(), key.clone(), tasks.clone());
-        let shows = LiveDesk::new(ring.live.clone(), clock.clone(), key.clone());
+        let shows = LiveDesk::new(ring.live.clone(), clock.clone(), key);
         tasks.spawn(files.clone().close_idle(shutdown.clone()));
-        let desk = CloudDesk {
-            ring: ring.clone(),
-            clock: clock.clone(),
-            limits,
-            service,
-            online,
-            push_key,
-            key: key.clone(),
-        };
-        let door = Door::new(Arc::new(desk), self.credentials);
+        let door = Door::new(desk, self.credentials);
         let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board }));
         let routes = files.routes().merge(shows.routes()).merge(metrics.routes());
         let routes = routes.merge(door.routes());

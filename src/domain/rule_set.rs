@@ -348,7 +348,8 @@ fn read_callbacks(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<Callback>
     callbacks
 }
 
-fn read_scope(fields: &mut Fields<'_>, faults: &mut Faults) -> Scope {
+/// Reads for which boxes a document or command is.
+pub(in crate::domain) fn read_scope(fields: &mut Fields<'_>, faults: &mut Faults) -> Scope {
     let mut name = |member: &str| {
         let text = fields.text(member, STREAM_KEY_PART_BYTES_MAX, faults)?;
         Some(text.to_owned())

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::domain::fleet::attempts::Attempts;
 use crate::domain::time::ClockQuality;
+use crate::fleet::errands::Errand;
 use crate::fleet::keeper::Arrived;
 use crate::fleet::notebook::Notebook;
 use crate::fleet::presence::Presence;
@@ -60,6 +61,7 @@ pub struct Link {
     topics: Arc<Topics>,
     presence: Arc<Presence>,
     documents: mpsc::Sender<Arrived>,
+    commands: mpsc::Sender<Errand>,
     status: watch::Sender<LinkStatus>,
     notebook: Arc<Notebook>,
     clock: Arc<dyn Clock>,
@@ -73,7 +75,11 @@ impl Link {
     pub(super) fn new(
         (client, events): (AsyncClient, EventLoop),
         (topics, presence): (Arc<Topics>, Arc<Presence>),
-        (documents, status): (mpsc::Sender<Arrived>, watch::Sender<LinkStatus>),
+        (documents, commands, status): (
+            mpsc::Sender<Arrived>,
+            mpsc::Sender<Errand>,
+            watch::Sender<LinkStatus>,
+        ),
         notebook: Arc<Notebook>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -83,6 +89,7 @@ impl Link {
             topics,
             presence,
             documents,
+            commands,
             status,
             notebook,
             clock,
@@ -154,6 +161,9 @@ impl Link {
             Packet::Publish(publish) if publish.topic == self.topics.online => {
                 self.said_in_our_name(&publish.payload);
             }
+            Packet::Publish(publish) if self.topics.is_command(&publish.topic) => {
+                self.command(publish);
+            }
             Packet::Publish(publish) => self.document(publish),
             Packet::SubAck(ack) => self.listens(&ack),
             _ => {}
@@ -167,6 +177,7 @@ impl Link {
         info!(connection = self.connections, session, "the fleet's broker is connected");
         self.to_subscribe = vec![self.topics.of_presence()];
         if self.connections == 1 || !session {
+            self.to_subscribe.push(self.topics.of_commands());
             self.to_subscribe.extend(self.topics.of_rules());
         }
         // A broker that wants no probes would be probed without a pause.
@@ -210,6 +221,15 @@ impl Link {
         let arrived = Arrived { layer, bytes: publish.payload };
         if self.documents.try_send(arrived).is_err() {
             self.notebook.note(|notes| notes.put_off += 1);
+        }
+    }
+
+    /// A command that the broker keeps would be done anew at each connection: it is none.
+    fn command(&self, publish: Publish) {
+        if publish.retain {
+            warn!("a command of the fleet is a retained message, which is not done");
+        } else if self.commands.try_send(Errand::of(publish)).is_err() {
+            warn!("too many commands of the fleet wait; one is not done");
         }
     }
 

@@ -1,13 +1,15 @@
-//! The fleet over MQTT v5: rule sets come in, the state of the box goes out.
+//! The fleet over MQTT v5: rule sets and commands come in, answers and the state of the box go out.
 //!
-//! Three tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
+//! Four tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
 //! for anything else, so that acknowledgements and pings go on whatever the box does. The [`keeper`]
-//! takes documents one after the other: durable and in force, or refused. The [`voice`] says that the
+//! takes documents one after the other: durable and in force, or refused. The [`errands`] are commands,
+//! done and answered in turn. The [`voice`] says that the
 //! box is there and how it stands. What the fleet needs of the box is the port [`FleetBox`].
 //!
 //! Nothing depends on what the broker keeps of a session: rules and state are retained messages. A
 //! document that could not be held while others were at work is asked for again.
 
+mod errands;
 mod keeper;
 mod link;
 mod notebook;
@@ -28,6 +30,7 @@ use crate::domain::address::Address;
 use crate::domain::fleet::document::Addressee;
 use crate::domain::ids::BootId;
 use crate::domain::secret::Secret;
+use crate::fleet::errands::Errands;
 use crate::fleet::keeper::Keeper;
 use crate::fleet::link::{Link, LinkStatus};
 use crate::fleet::notebook::Notebook;
@@ -48,6 +51,10 @@ const IN_FLIGHT_MAX: u16 = 16;
 const REQUESTS_MAX: usize = 32;
 /// Documents that wait for the keeper; one more is left with the broker and asked for again.
 const DOCUMENTS_WAITING_MAX: usize = 4;
+/// Commands that wait for their turn; one more is not done, and its sender hears nothing.
+const COMMANDS_WAITING_MAX: usize = 8;
+/// What a packet has beside topic and payload, generously.
+const PACKET_OVERHEAD_BYTES: usize = 128;
 /// A silent link is probed after this time, and given up after twice that.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 /// A connection must stand within this time, its TLS and MQTT greeting included, in seconds.
@@ -89,6 +96,8 @@ pub struct Fleet {
     pub link: Link,
     /// Takes documents.
     pub keeper: Keeper,
+    /// Does commands.
+    pub errands: Errands,
     /// Tells of the box.
     pub voice: Voice,
 }
@@ -108,11 +117,12 @@ impl Fleet {
         let (client, events) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
         let notebook = Arc::new(Notebook::default());
         let (documents, arriving) = mpsc::channel(DOCUMENTS_WAITING_MAX);
+        let (commands, asked) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (status_in, status) = watch::channel(LinkStatus::Away);
         let link = Link::new(
             (client.clone(), events),
             (topics.clone(), presence.clone()),
-            (documents, status_in),
+            (documents, commands, status_in),
             notebook.clone(),
             clock.clone(),
         );
@@ -124,8 +134,15 @@ impl Fleet {
             notebook: notebook.clone(),
             clock: clock.clone(),
         };
+        let errands = Errands {
+            arriving: asked,
+            us: us.clone(),
+            client: client.clone(),
+            status: status.clone(),
+            topics: topics.clone(),
+        };
         let voice = Voice::new((client, status), (topics, presence), notebook, us, clock);
-        Ok(Fleet { link, keeper, voice })
+        Ok(Fleet { link, keeper, errands, voice })
     }
 }
 

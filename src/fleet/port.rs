@@ -20,6 +20,8 @@ pub type FleetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait FleetBox: Send + Sync {
     /// Takes what came on a layer's topic. What is newer is durable and in force when this returns.
     fn take(&self, layer: SentLayer, bytes: Bytes) -> FleetFuture<'_, Result<News, NotTaken>>;
+    /// Does what a command asks, once for its token; gives the body of the answer.
+    fn command(&self, bytes: Bytes) -> FleetFuture<'_, Vec<u8>>;
     /// The revision of a layer that is in force.
     fn applied(&self, layer: SentLayer) -> Option<u64>;
     /// The live streams in the order of their keys. Costs little: it is asked every second.

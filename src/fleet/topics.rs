@@ -11,6 +11,8 @@ use crate::domain::service::layers::SentLayer;
 pub(super) struct Topics {
     config_of_fleet: String,
     config_of_box: String,
+    commands: String,
+    replies: String,
     /// How the box stands.
     pub(super) state: String,
     /// Whether the box is there.
@@ -24,12 +26,14 @@ impl Topics {
         Topics {
             config_of_fleet: format!("{fleet}/config"),
             config_of_box: of_box("config"),
+            commands: of_box("command"),
+            replies: format!("{fleet}/reply/"),
             state: of_box("state"),
             online: of_box("online"),
         }
     }
 
-    /// Where rule sets come from.
+    /// What may be missed, because it comes again.
     pub(super) fn of_rules(&self) -> Vec<Filter> {
         [&self.config_of_fleet, &self.config_of_box].map(|topic| listen(topic)).into()
     }
@@ -37,6 +41,23 @@ impl Topics {
     /// What is said in our name; the last that was said comes at once.
     pub(super) fn of_presence(&self) -> Filter {
         listen(&self.online)
+    }
+
+    /// Where commands come from.
+    pub(super) fn of_commands(&self) -> Filter {
+        listen(&self.commands)
+    }
+
+    pub(super) fn is_command(&self, topic: &[u8]) -> bool {
+        topic == self.commands.as_bytes()
+    }
+
+    /// Whether an answer may go to a topic: the box must not be made to speak on topics that mean
+    /// something to others. Of our own topics only `edgerec/v1/{fleet}/reply/…` are for answers.
+    pub(super) fn may_be_answered(&self, topic: &str) -> bool {
+        let ours = topic.split('/').next() == Some("edgerec");
+        let plain = !topic.is_empty() && !topic.contains(['#', '+', '\0']);
+        plain && !topic.starts_with('$') && (!ours || topic.starts_with(&self.replies))
     }
 
     /// The layer whose rule sets come on a topic.
@@ -51,4 +72,23 @@ impl Topics {
 
 fn listen(topic: &str) -> Filter {
     Filter::new(topic, QoS::AtLeastOnce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_go_to_topics_that_are_for_answers() {
+        let us = Addressee { fleet: "venue".into(), box_id: "box-01".into() };
+        let topics = Topics::new(&us);
+        for good in ["ops/7", "edgerec/v1/venue/reply/7"] {
+            assert!(topics.may_be_answered(good), "{good}");
+        }
+        let bad =
+            ["", "#", "ops/+", "$SYS/x", "edgerec/v1/venue/config", "edgerec/v1/other/reply/7"];
+        for bad in bad {
+            assert!(!topics.may_be_answered(bad), "{bad}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::service::layers::SentLayer;
+use crate::fleet::PACKET_OVERHEAD_BYTES;
 use crate::fleet::link::{LinkStatus, Standing};
 use crate::fleet::notebook::Notebook;
 use crate::fleet::port::{FleetBox, StreamReport};
@@ -23,8 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The state is told after this many looks also if only figures have changed: each time it costs a
 /// few kilobytes of what may be a mobile link.
 const TELL_EVERY_LOOKS: u32 = 300;
-/// What a packet has beside topic and payload, generously.
-const PACKET_OVERHEAD_BYTES: usize = 64;
 
 /// The task.
 pub struct Voice {

@@ -20,13 +20,13 @@ use super::{
 };
 
 /// Who signs.
-struct Signer<'a> {
+pub(super) struct Signer<'a> {
     dir: &'a Path,
     name: &'a str,
 }
 
 impl<'a> Signer<'a> {
-    fn new(dir: &'a Path, name: &'a str) -> Self {
+    pub(super) fn new(dir: &'a Path, name: &'a str) -> Self {
         let signer = Signer { dir, name };
         let key = signer.key();
         signer.openssl(&["genpkey", "-algorithm", "ed25519", "-out", &key]);
@@ -42,7 +42,7 @@ impl<'a> Signer<'a> {
     }
 
     /// The 32 bytes of the public key: the end of its DER form.
-    fn public(&self) -> Vec<u8> {
+    pub(super) fn public(&self) -> Vec<u8> {
         let der = self.openssl(&["pkey", "-in", &self.key(), "-pubout", "-outform", "DER"]);
         der[der.len() - 32..].to_vec()
     }
@@ -52,7 +52,7 @@ impl<'a> Signer<'a> {
         digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn sign(&self, payload: &Value) -> Value {
+    pub(super) fn sign(&self, payload: &Value) -> Value {
         let file = self.dir.join("payload").to_string_lossy().into_owned();
         let payload = payload.to_string();
         fs::write(&file, &payload).expect("written");

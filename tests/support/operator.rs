@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use serde_json::Value;
 
 use super::wait::{poll_for, wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
+/// What boxes say, and where they answer.
+const LISTENED_TO: [&str; 3] =
+    ["edgerec/v1/+/box/+/state", "edgerec/v1/+/box/+/online", "edgerec/v1/+/reply/#"];
 /// Larger than what a box takes.
 const PACKET_BYTES_MAX: u32 = 16 << 20;
 
@@ -56,6 +59,24 @@ impl Operator {
     pub fn send(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
         let payload = payload.as_ref().to_vec();
         self.client.publish(topic, QoS::AtLeastOnce, true, payload).expect("the client runs");
+        self.sent += 1;
+        wait_until(SOON, "the broker has it", || self.heard().acknowledged >= self.sent);
+    }
+
+    /// Sends a command that is answered on a topic of the operator's; the broker has it when this
+    /// returns.
+    #[track_caller]
+    pub fn command(&mut self, topic: &str, command: &Value, answer_to: &str, retain: bool) {
+        let properties = PublishProperties {
+            response_topic: Some(answer_to.to_owned()),
+            correlation_data: Some(format!("for {answer_to}").into()),
+            message_expiry_interval: Some(60),
+            ..PublishProperties::default()
+        };
+        let bytes = command.to_string();
+        let sent =
+            self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, bytes, properties);
+        sent.expect("the client runs");
         self.sent += 1;
         wait_until(SOON, "the broker has it", || self.heard().acknowledged >= self.sent);
     }
@@ -120,7 +141,7 @@ fn listen(addr: SocketAddr, mut connection: Connection, client: &Client, hears: 
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 heard.connections += 1;
-                for topic in ["edgerec/v1/+/box/+/state", "edgerec/v1/+/box/+/online"] {
+                for topic in LISTENED_TO {
                     client.try_subscribe(topic, QoS::AtLeastOnce).expect("there is room");
                 }
             }
@@ -128,6 +149,10 @@ fn listen(addr: SocketAddr, mut connection: Connection, client: &Client, hears: 
             Event::Incoming(Packet::Publish(message)) => {
                 let topic = String::from_utf8_lossy(&message.topic).into_owned();
                 let value = serde_json::from_slice(&message.payload).expect("a box sends JSON");
+                let properties = message.properties.unwrap_or_default();
+                if let Some(correlation) = properties.correlation_data {
+                    assert_eq!(correlation, format!("for {topic}"), "the answer to another one");
+                }
                 heard.messages.push((topic, value));
             }
             _ => {}

@@ -12,7 +12,7 @@ use crate::domain::document::Json;
 use crate::domain::faults::{FaultKind, Faults};
 use crate::domain::fleet::keyring::{Keyring, is_wrapped, revision_in};
 use crate::domain::fleet::refused::{Refused, Why};
-use crate::domain::rule_set::{RULE_SET_BYTES_MAX, RuleSet};
+use crate::domain::rule_set::{RULE_SET_BYTES_MAX, RuleSet, Scope};
 use crate::domain::service::layers::SentLayer;
 use crate::domain::time::{ClockQuality, WallTime};
 
@@ -65,20 +65,10 @@ impl Gate {
             let what = "is empty, which deletes nothing: send other rules under a higher revision";
             return Err(Refused::new(Why::Empty, None, "", what));
         }
-        let payload = if self.keyring.is_empty() {
-            Cow::Borrowed(bytes)
-        } else {
-            Cow::Owned(self.keyring.unwrap(bytes)?)
-        };
+        let payload = self.payload(bytes)?;
         let set = RuleSet::parse(&payload).map_err(|faults| self.malformed(&payload, faults))?;
-        self.check_scope(layer, &set)?;
-        if let Some(expires) = set.scope.expires
-            && now.quality == ClockQuality::Trusted
-            && now.unix > expires
-        {
-            let what = "is over";
-            return Err(Refused::new(Why::Expired, Some(set.revision), "expires", what));
-        }
+        self.check_scope(layer, &set.scope, now)
+            .map_err(|refused| Refused { revision: Some(set.revision), ..refused })?;
         let text = String::from_utf8(payload.into_owned()).expect("JSON that was parsed is UTF-8");
         Ok(Document { layer, set: Arc::new(set), text })
     }
@@ -92,35 +82,61 @@ impl Gate {
         Refused { why: Why::Malformed, revision: json.as_ref().and_then(revision_in), faults }
     }
 
-    /// It is for this box. A signed document has to say so.
-    fn check_scope(&self, layer: SentLayer, set: &RuleSet) -> Result<(), Refused> {
+    /// What was sent is for this box and may still be taken. What is signed has to say so.
+    pub(super) fn check_scope(
+        &self,
+        layer: SentLayer,
+        scope: &Scope,
+        now: WallTime,
+    ) -> Result<(), Refused> {
         let Addressee { fleet, box_id } = &self.addressee;
-        let signed = !self.keyring.is_empty();
+        let refuse = |why, faults| Err(Refused { why, revision: None, faults });
         let mut foreign = Faults::new();
-        if set.scope.fleet.as_ref().is_some_and(|given| given != fleet) {
+        if scope.fleet.as_ref().is_some_and(|given| given != fleet) {
             foreign.add("fleet", "is another fleet");
         }
-        match (layer, &set.scope.box_id) {
+        match (layer, &scope.box_id) {
             (SentLayer::Fleet, Some(_)) => foreign.add("box", "is given, and it came to all boxes"),
             (SentLayer::Box, Some(given)) if given != box_id => {
-                foreign.add("box", "is another box")
+                foreign.add("box", "is another box");
             }
             _ => {}
         }
-        let refuse = |why, faults| Err(Refused { why, revision: Some(set.revision), faults });
         if !foreign.is_empty() {
             return refuse(Why::Foreign, foreign);
         }
         let mut missing = Faults::new();
         let needed = [
-            ("fleet", set.scope.fleet.is_none()),
-            ("box", layer == SentLayer::Box && set.scope.box_id.is_none()),
-            ("expires", set.scope.expires.is_none()),
+            ("fleet", scope.fleet.is_none()),
+            ("box", layer == SentLayer::Box && scope.box_id.is_none()),
+            ("expires", scope.expires.is_none()),
         ];
-        for (place, _) in needed.iter().filter(|(_, missing)| signed && *missing) {
-            missing.add_kind(FaultKind::Missing, *place, "is missing in a signed document");
+        for (place, _) in needed.iter().filter(|(_, missing)| self.is_signed() && *missing) {
+            missing.add_kind(FaultKind::Missing, *place, "is missing in what is signed");
         }
-        if missing.is_empty() { Ok(()) } else { refuse(Why::Malformed, missing) }
+        if !missing.is_empty() {
+            return refuse(Why::Malformed, missing);
+        }
+        match scope.expires {
+            Some(expires) if now.quality == ClockQuality::Trusted && now.unix > expires => {
+                Err(Refused::new(Why::Expired, None, "expires", "is over"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the box takes only what is signed.
+    pub(super) fn is_signed(&self) -> bool {
+        !self.keyring.is_empty()
+    }
+
+    /// What a message says, out of its wrapping where the box asks for one.
+    pub(super) fn payload<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, Refused> {
+        if self.is_signed() {
+            self.keyring.unwrap(bytes).map(Cow::Owned)
+        } else {
+            Ok(Cow::Borrowed(bytes))
+        }
     }
 }
 

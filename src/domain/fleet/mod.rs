@@ -1,7 +1,8 @@
-//! What a fleet sends its boxes, judged without I/O: rule sets as documents, signed where keys are
-//! set, and when the box may knock at the broker again.
+//! What a fleet sends its boxes, judged without I/O: rule sets as documents and commands, signed where
+//! keys are set; and when the box may knock at the broker again.
 
 pub mod attempts;
+pub mod command;
 pub mod document;
 pub mod keyring;
 pub mod refused;

@@ -3,6 +3,7 @@
 //! the caller stores them durably before it answers. Read back, the entries give the same state.
 
 pub mod callbacks;
+pub mod fleet_commands;
 pub mod fleet_rules;
 pub mod forbids;
 pub mod layers;
@@ -12,6 +13,7 @@ pub mod push_keys;
 pub mod tasks;
 
 use crate::domain::service::callbacks::CallbackDesk;
+use crate::domain::service::fleet_commands::FleetCommands;
 use crate::domain::service::fleet_rules::FleetRules;
 use crate::domain::service::forbids::Forbids;
 use crate::domain::service::layers::Layers;
@@ -28,6 +30,8 @@ pub struct Service {
     pub layers: Layers,
     /// What the fleet has sent of them.
     pub fleet_rules: FleetRules,
+    /// Commands of the fleet that were done, by their tokens.
+    pub fleet_commands: FleetCommands,
     /// Callback templates and rules.
     pub callbacks: CallbackDesk,
     /// Timed and highlight tasks.
@@ -71,6 +75,8 @@ pub enum Kind {
     Rule,
     /// A rule set that the fleet has sent, by its layer.
     FleetRules,
+    /// A command of the fleet, by its token.
+    FleetCommand,
     /// A callback template.
     CallbackTemplate,
     /// A callback rule.
@@ -87,12 +93,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Counter,
         Kind::TemplateNumber,
         Kind::Template,
         Kind::Rule,
         Kind::FleetRules,
+        Kind::FleetCommand,
         Kind::CallbackTemplate,
         Kind::CallbackRule,
         Kind::Task,
@@ -110,6 +117,7 @@ impl Kind {
             Kind::Template => "template",
             Kind::Rule => "rule",
             Kind::FleetRules => "fleet_rules",
+            Kind::FleetCommand => "fleet_command",
             Kind::CallbackTemplate => "callback_template",
             Kind::CallbackRule => "callback_rule",
             Kind::Task => "task",
@@ -182,6 +190,7 @@ impl Service {
                 self.callbacks.restore(kind, key, content)
             }
             Kind::FleetRules => self.fleet_rules.restore(key, content),
+            Kind::FleetCommand => self.fleet_commands.restore(key, content),
             Kind::Task => self.tasks.restore(key, content),
             Kind::PushKey => self.push_keys.restore(key, content),
             Kind::Forbid => self.forbids.restore(key, content),
