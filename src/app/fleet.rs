@@ -21,8 +21,8 @@ use crate::domain::service::fleet_rules::News;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::stream_key::StreamKey;
 use crate::fleet::{
-    BoxFigures, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, QueueFigures, Restart,
-    RingFigures, StreamReport,
+    BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, QueueFigures,
+    Restart, RingFigures, StreamReport,
 };
 use crate::platform::flash::Flash;
 use crate::recorder::live::LiveTable;
@@ -60,13 +60,8 @@ pub(super) fn start(
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(), AppError> {
-    let settings = FleetSettings {
-        broker: mqtt.url.clone(),
-        ca: mqtt.ca.clone(),
-        identity: mqtt.identity.clone().map(|identity| (identity.cert, identity.key)),
-        us: us.clone(),
-        boot_id: parts.desk.clock.boot_id(),
-    };
+    let settings =
+        FleetSettings { broker: access(mqtt), us: us.clone(), boot_id: parts.desk.clock.boot_id() };
     let gate = Arc::new(Gate::new(us, Keyring::new(mqtt.rules_public_keys.clone())));
     let clock = parts.desk.clock.clone();
     let us = Arc::new(OurBox { gate, parts });
@@ -76,6 +71,16 @@ pub(super) fn start(
     tasks.spawn(errands.run(shutdown.clone()));
     tasks.spawn(voice.run(shutdown.clone()));
     Ok(())
+}
+
+/// How the broker of a configuration is reached.
+#[must_use]
+pub fn access(mqtt: &MqttConfig) -> BrokerAccess {
+    BrokerAccess {
+        url: mqtt.url.clone(),
+        ca: mqtt.ca.clone(),
+        identity: mqtt.identity.clone().map(|identity| (identity.cert, identity.key)),
+    }
 }
 
 /// The box as the fleet sees it.

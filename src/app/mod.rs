@@ -3,7 +3,7 @@
 
 mod bridge;
 mod callbacks;
-mod fleet;
+pub mod fleet;
 mod knowledge;
 mod online;
 mod publish_check;

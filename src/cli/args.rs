@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::api::request::{ExportOrder, Subject, file_id};
 use crate::cli::demo::DemoArguments;
+use crate::cli::fleet::FleetCommand;
 use crate::cli::outcome::Failure;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
@@ -67,6 +68,9 @@ pub enum Command {
     },
     /// Write a range of the ring, or a file, to a path (a folder for HLS).
     Export(Export),
+    /// The operator's side of a fleet: rule sets to boxes, and how boxes stand.
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     /// Look for damage; nothing is written. Exits with 1 if there is any.
     Fsck {
         /// Report as JSON, one object a line.

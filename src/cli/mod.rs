@@ -8,6 +8,7 @@ pub mod check_config;
 pub mod demo;
 pub mod explain;
 pub mod export;
+pub mod fleet;
 pub mod format;
 pub mod fsck;
 pub mod landing;
@@ -66,6 +67,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Explain { stream, at, json } => {
             explain::explain(&config()?, &stream, at, json, out)
         }
+        Command::Fleet(command) => fleet::run(&config()?, command, out),
         Command::Ls { watch, json } => ls::ls(&config()?, watch, json, out),
         Command::Export(export) => {
             let (order, output, json) = export.order()?;

@@ -13,6 +13,7 @@ mod errands;
 mod keeper;
 mod link;
 mod notebook;
+pub mod operator;
 mod port;
 mod presence;
 mod state;
@@ -62,15 +63,22 @@ const CONNECT_WITHIN_S: u64 = 20;
 /// How long the broker keeps what was sent to the box while it is away, in seconds.
 const SESSION_EXPIRY_S: u32 = 7_200;
 
+/// How a broker is reached.
+#[derive(Debug, Clone)]
+pub struct BrokerAccess {
+    /// The broker, `mqtt://` or `mqtts://`, with user name and password if it wants them.
+    pub url: Address,
+    /// Certificates of the authorities to trust, PEM; `None` is the public ones.
+    pub ca: Option<Secret>,
+    /// Our own certificate chain and key, PEM.
+    pub identity: Option<(Secret, Secret)>,
+}
+
 /// Where the fleet is and who the box is in it.
 #[derive(Debug, Clone)]
 pub struct FleetSettings {
-    /// The broker, `mqtt://` or `mqtts://`, with user name and password if it wants them.
-    pub broker: Address,
-    /// Certificates of the authorities to trust, PEM; `None` is the public ones.
-    pub ca: Option<Secret>,
-    /// The box's own certificate chain and key, PEM.
-    pub identity: Option<(Secret, Secret)>,
+    /// How the broker is reached.
+    pub broker: BrokerAccess,
     /// Who the box is.
     pub us: Addressee,
     /// In which boot.
@@ -114,7 +122,10 @@ impl Fleet {
     ) -> Result<Fleet, FleetError> {
         let topics = Arc::new(Topics::new(&settings.us));
         let presence = Arc::new(Presence::new(settings.boot_id, random_u64()));
-        let (client, events) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
+        let Addressee { fleet, box_id } = &settings.us;
+        let mut options = options(&settings.broker, format!("edgerec-{fleet}-{box_id}"))?;
+        options.set_clean_start(false).set_session_expiry_interval(Some(SESSION_EXPIRY_S));
+        let (client, events) = AsyncClient::new(options, REQUESTS_MAX);
         let notebook = Arc::new(Notebook::default());
         let (documents, arriving) = mpsc::channel(DOCUMENTS_WAITING_MAX);
         let (commands, asked) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -149,14 +160,13 @@ impl Fleet {
 /// How the link is made. Each of these settings is there for a defect or a default that hurts:
 /// without a packet limit a document of 10 KiB ends the connection, again and again, and the table
 /// of messages in flight is 14 MiB large.
-fn options(settings: &FleetSettings) -> Result<MqttOptions, FleetError> {
-    let Addressee { fleet, box_id } = &settings.us;
-    let broker = &settings.broker;
+fn options(access: &BrokerAccess, client_id: String) -> Result<MqttOptions, FleetError> {
+    let broker = &access.url;
     let secure = broker.scheme() == "mqtts";
     let port = broker.port().unwrap_or(if secure { 8883 } else { 1883 });
-    let mut options = MqttOptions::new(format!("edgerec-{fleet}-{box_id}"), broker.host(), port);
+    let mut options = MqttOptions::new(client_id, broker.host(), port);
     if secure {
-        let tls = tls::client_config(settings.ca.as_ref(), settings.identity.as_ref())?;
+        let tls = tls::client_config(access.ca.as_ref(), access.identity.as_ref())?;
         options.set_transport(Transport::tls_with_config(tls.into()));
     }
     if let Some((user, password)) = broker.credentials() {
@@ -165,8 +175,6 @@ fn options(settings: &FleetSettings) -> Result<MqttOptions, FleetError> {
     options
         .set_keep_alive(KEEP_ALIVE)
         .set_connection_timeout(CONNECT_WITHIN_S)
-        .set_clean_start(false)
-        .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
         .set_max_packet_size(Some(PACKET_BYTES_MAX))
         .set_receive_maximum(Some(IN_FLIGHT_MAX))
         .set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX);

@@ -34,6 +34,18 @@ impl RulesKey {
         STANDARD.decode(text).ok()?.try_into().ok().map(RulesKey)
     }
 
+    /// From its bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        RulesKey(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+
     /// What documents call it.
     #[must_use]
     pub fn id(&self) -> String {

@@ -6,3 +6,4 @@ pub mod command;
 pub mod document;
 pub mod keyring;
 pub mod refused;
+pub mod signing;
