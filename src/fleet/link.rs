@@ -11,7 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, DisconnectReasonCode, Filter, LastWill, Packet, Publish, SubAck, SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, Publish, SubAck,
+    SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, StateError};
 use tokio::sync::{mpsc, watch};
@@ -67,6 +68,9 @@ pub struct Link {
     clock: Arc<dyn Clock>,
     attempts: Attempts,
     connections: u64,
+    /// How the will is given to the broker: with what it has not refused.
+    will_qos: QoS,
+    will_retained: bool,
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
 }
@@ -95,6 +99,8 @@ impl Link {
             clock,
             attempts: Attempts::default(),
             connections: 0,
+            will_qos: QoS::AtLeastOnce,
+            will_retained: true,
             to_subscribe: Vec::new(),
         }
     }
@@ -103,10 +109,7 @@ impl Link {
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             self.attempts.begin(self.clock.now().boot);
-            let will = self.presence.will(self.connections + 1);
-            let will =
-                LastWill::new(self.topics.online.as_str(), will, QoS::AtLeastOnce, true, None);
-            self.events.options.set_last_will(will);
+            self.events.options.set_last_will(self.will());
             let lost = self.poll_until_lost(&shutdown).await;
             self.status.send_replace(LinkStatus::Away);
             let Some(lost) = lost else { return };
@@ -117,6 +120,12 @@ impl Link {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    fn will(&self) -> LastWill {
+        let will = self.presence.will(self.connections + 1);
+        let topic = self.topics.online.as_str();
+        LastWill::new(topic, will, self.will_qos, self.will_retained, None)
     }
 
     /// Polls until the connection is lost, or cannot be made; `None`: the box shuts down.
@@ -141,7 +150,10 @@ impl Link {
                 // The broker closes after the farewell. Were we to close first, with something of
                 // its still unread, the farewell would be lost with the connection.
                 Ok(Err(_)) if shutdown.is_cancelled() => return None,
-                Ok(Err(problem)) => return Some(self.lost(&problem)),
+                Ok(Err(problem)) => {
+                    self.ask_for_less(&problem);
+                    return Some(self.lost(&problem));
+                }
                 Err(_) => {
                     error!("the MQTT library panicked; the connection is made anew");
                     self.events.clean();
@@ -247,6 +259,19 @@ impl Link {
         error!(how, "another box has our name");
         self.attempts.taken_over();
         self.notebook.note(|notes| notes.taken_over += 1);
+    }
+
+    /// A broker that keeps no messages, or delivers none for sure, refuses a will that asks for it.
+    fn ask_for_less(&mut self, problem: &ConnectionError) {
+        match problem {
+            ConnectionError::ConnectionRefused(ConnectReturnCode::RetainNotSupported) => {
+                self.will_retained = false;
+            }
+            ConnectionError::ConnectionRefused(ConnectReturnCode::QoSNotSupported) => {
+                self.will_qos = QoS::AtMostOnce;
+            }
+            _ => {}
+        }
     }
 
     /// What the end of a connection, or of an attempt, means.

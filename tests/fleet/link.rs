@@ -10,14 +10,19 @@ use serde_json::{Value, json};
 
 use super::support::broker::{Broker, free_addr};
 use super::support::edge_box::BoxPlan;
+use super::support::media::Clip;
 use super::support::operator::Operator;
 use super::support::process::run_ok;
+use super::support::push::{Pace, Pusher, push_file};
 use super::support::wait::wait_until;
 use super::support::{scratch, tool};
 use super::{
     APPLIED_WITHIN, BACK_WITHIN, CLIENT, ONLINE, SOON, STATE, TO_ALL, decided, document,
     fleet_of_one, hear_applied, mqtt,
 };
+
+const CLIP: Clip =
+    Clip { seconds: 10, fps: 25, gop: 25, b_frames: 0, video_kbps: 500, audio: true };
 
 /// Restarts the broker under a box, and has it hear of new rules afterwards.
 fn restart(mut broker: Broker, end: impl Fn(&mut Broker)) {
@@ -94,6 +99,48 @@ fn a_box_of_the_same_name_is_noticed_and_not_chased() {
     let allowed = 2 * 6 * usize::try_from(minutes).expect("few");
     let came = broker.connections_of(CLIENT);
     assert!(came <= allowed, "{came} connections in {minutes} minutes");
+}
+
+#[test]
+fn a_broker_that_offers_little_is_asked_for_no_more() {
+    // Not every broker keeps messages or delivers them for sure, and the state is longer than what
+    // this one takes as soon as a few streams are live.
+    let broker = Broker::with("allow_anonymous true\nmax_qos 0\nmax_packet_size 1500\n");
+    let operator = Operator::connect(broker.addr());
+    let edge = BoxPlan::default().mqtt(&mqtt(&broker)).start();
+    operator.hear(BACK_WITHIN, STATE, "the state", |state| state["clock"] == "trusted");
+    let log = edge.dir().join("push.log");
+    let mut pushers: Vec<Pusher> = (0..6)
+        .map(|number| {
+            let url = edge.push_url(&format!("cam-{number}"));
+            push_file(&CLIP.flv(), &url, Pace::Real, &log)
+        })
+        .collect();
+    let left_out = |state: &Value| state["streams_left_out"] == 6;
+    operator.hear(SOON, STATE, "the streams are counted", left_out);
+    pushers.iter_mut().for_each(|pusher| pusher.finish_within(SOON));
+    operator.hear(SOON, STATE, "the streams are gone", |state| state["streams_left_out"] == 0);
+    assert_eq!(broker.connections_of(CLIENT), 1);
+}
+
+#[test]
+fn a_broker_that_keeps_no_messages_hears_the_box_all_the_same() {
+    let broker = Broker::with("allow_anonymous true\nretain_available false\n");
+    let operator = Operator::connect(broker.addr());
+    let _edge = BoxPlan::default().mqtt(&mqtt(&broker)).start();
+    operator.hear(BACK_WITHIN, ONLINE, "the birth", |said| said["online"] == true);
+    operator.hear(SOON, STATE, "the state", |state| state["clock"] == "trusted");
+    assert_eq!(broker.connections_of(CLIENT), 1);
+}
+
+#[test]
+fn a_broker_that_says_nothing_costs_nothing_but_the_attempts() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let addr = silent.local_addr().expect("bound");
+    let edge =
+        BoxPlan::default().mqtt(&format!("url = \"mqtt://{addr}\"\nfleet = \"venue\"\n")).start();
+    wait_until(BACK_WITHIN, "it is given up", || edge.log().contains("Timeout"));
+    assert!(edge.cli(&["ls", "--json"]).status.success(), "the box works all the same");
 }
 
 /// Runs openssl in a folder.
