@@ -13,7 +13,7 @@ use tracing::error;
 
 use crate::api::cloud::CloudDesk;
 use crate::app::AppError;
-use crate::config::{Config, MqttConfig};
+use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
 use crate::domain::restart_plan::restart_at;
@@ -31,14 +31,7 @@ use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::figures::CatalogFigures;
 use crate::ring::catalog::open::{FileState, SlotState};
-use crate::ring::handle::Ring;
 use crate::ring::layout::stream_hash;
-
-/// Who the box is in its fleet.
-pub(super) fn addressee(mqtt: &MqttConfig, config: &Config, ring: &Ring) -> Addressee {
-    let box_id = config.identity.id.clone().unwrap_or_else(|| ring.identity.box_id.clone());
-    Addressee { fleet: mqtt.fleet.clone(), box_id }
-}
 
 /// What the fleet is told from, and what takes its rules.
 pub(super) struct FleetParts {

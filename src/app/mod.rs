@@ -186,7 +186,7 @@ async fn serve(
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
-    let us = config.mqtt.as_ref().map(|mqtt| fleet::addressee(mqtt, &config, &ring));
+    let us = config.addressee(&ring.identity.box_id);
     let (allow_local, catalog) = (config.rules.allow_local, &ring.catalog);
     let in_force =
         rules::in_force(&rules, us.clone(), allow_local, catalog, &clock, changed.clone()).await?;

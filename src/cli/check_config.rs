@@ -11,6 +11,7 @@ use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::domain::faults::Faults;
 use crate::domain::matching::{Decision, Layer, RuleTable};
 use crate::domain::rule_set::RuleSet;
+use crate::fleet::check_certificates;
 use crate::platform::flash::Flash;
 use crate::ring::identity::RingIdentity;
 
@@ -42,6 +43,14 @@ pub fn check(flash: &dyn Flash, path: &Path) -> Findings {
         Err(_) => {
             let mut faults = Faults::new();
             faults.add("ring.capacity", "leaves no room for slots beside the catalog");
+            findings.faulty.push(ConfigFaults { path: path.to_owned(), faults });
+        }
+    }
+    if let Some(mqtt) = &config.mqtt {
+        let identity = mqtt.identity.as_ref().map(|identity| (&identity.cert, &identity.key));
+        if let Err(problem) = check_certificates(mqtt.ca.as_ref(), identity) {
+            let mut faults = Faults::new();
+            faults.add("mqtt", problem.to_string());
             findings.faulty.push(ConfigFaults { path: path.to_owned(), faults });
         }
     }

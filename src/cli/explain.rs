@@ -15,7 +15,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::flash::SystemFlash;
 
-/// Asks the running box, else looks into its ring and its file of rules.
+/// Asks the running box, else looks into its ring and its file of rules, or what its fleet has sent.
 ///
 /// # Errors
 /// Nothing can be said: neither the box nor its ring can be reached, or the rules cannot be read.
@@ -43,7 +43,7 @@ pub fn explain(
     print(out, printable(&report.reason))
 }
 
-/// The rules of the file are laid under what the API has made; the ring is not written.
+/// The rules of the file or the fleet are laid under what the API has made; the ring is not written.
 fn explain_offline(
     config: &Config,
     key: &StreamKey,
@@ -61,6 +61,7 @@ fn explain_offline(
         (Err(failure), _) => return Err(failure),
     };
     let (asked, allow_local) = (key.clone(), config.rules.allow_local);
+    let us = config.addressee(&ring.ring().identity.box_id);
     let explained = ring.ring().catalog.call_blocking(move |state| {
         state
             .change_service(|service, changes| {
@@ -69,6 +70,9 @@ fn explain_offline(
                 }
                 if let Some(rules) = rules {
                     service.layers.set(SentLayer::Fleet, rules, UnixMillis(0), changes);
+                }
+                if let Some(us) = us {
+                    service.adopt_documents(&us, UnixMillis(0), changes);
                 }
                 Ok(())
             })

@@ -53,6 +53,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     ended.map_err(|error| match &error {
         AppError::Rules(faults) => Failure::Configuration(faults.to_string()),
+        AppError::Fleet(fault) => Failure::Configuration(format!("[mqtt] {fault}")),
         _ => Failure::of(&error),
     })
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::domain::faults::Faults;
+use crate::domain::fleet::document::Addressee;
 use crate::domain::service::limits::ServiceLimits;
 use crate::platform::flash::{Flash, Open, SystemFlash};
 
@@ -126,6 +127,14 @@ impl Config {
         }
         let config = Config::read(Section::of("", document.get_ref()), &mut reading);
         reading.into_faults().into_result(config)
+    }
+
+    /// Who the box is in its fleet, if it is in one; `made_id` is the name that `format` made.
+    #[must_use]
+    pub fn addressee(&self, made_id: &str) -> Option<Addressee> {
+        let fleet = self.mqtt.as_ref()?.fleet.clone();
+        let box_id = self.identity.id.clone().unwrap_or_else(|| made_id.to_owned());
+        Some(Addressee { fleet, box_id })
     }
 
     fn read(mut file: Section<'_>, reading: &mut Reading<'_>) -> Config {

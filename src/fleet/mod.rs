@@ -157,6 +157,17 @@ impl Fleet {
     }
 }
 
+/// Looks at certificates and key without making a link.
+///
+/// # Errors
+/// One of them cannot be used.
+pub fn check_certificates(
+    ca: Option<&Secret>,
+    identity: Option<(&Secret, &Secret)>,
+) -> Result<(), FleetError> {
+    tls::client_config(ca, identity).map(drop)
+}
+
 /// How the link is made. Each of these settings is there for a defect or a default that hurts:
 /// without a packet limit a document of 10 KiB ends the connection, again and again, and the table
 /// of messages in flight is 14 MiB large.
@@ -166,7 +177,10 @@ fn options(access: &BrokerAccess, client_id: String) -> Result<MqttOptions, Flee
     let port = broker.port().unwrap_or(if secure { 8883 } else { 1883 });
     let mut options = MqttOptions::new(client_id, broker.host(), port);
     if secure {
-        let tls = tls::client_config(access.ca.as_ref(), access.identity.as_ref())?;
+        let tls = tls::client_config(
+            access.ca.as_ref(),
+            access.identity.as_ref().map(|(chain, key)| (chain, key)),
+        )?;
         options.set_transport(Transport::tls_with_config(tls.into()));
     }
     if let Some((user, password)) = broker.credentials() {

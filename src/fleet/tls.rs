@@ -16,7 +16,7 @@ use crate::fleet::FleetError;
 /// A certificate or key cannot be used.
 pub(super) fn client_config(
     ca: Option<&Secret>,
-    identity: Option<&(Secret, Secret)>,
+    identity: Option<(&Secret, &Secret)>,
 ) -> Result<ClientConfig, FleetError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -100,8 +100,8 @@ mod tests {
         let nonsense = Secret::new("-----BEGIN NONSENSE-----");
         let refused = client_config(Some(&nonsense), None).expect_err("no certificate");
         assert_eq!(refused.to_string(), "ca cannot be used: it holds no certificate in PEM");
-        let identity = (nonsense.clone(), nonsense);
-        let refused = client_config(None, Some(&identity)).expect_err("no certificate");
+        let refused =
+            client_config(None, Some((&nonsense, &nonsense))).expect_err("no certificate");
         assert!(refused.to_string().starts_with("cert cannot be used"), "{refused}");
     }
 }

@@ -209,6 +209,12 @@ fn tls_with_a_certificate_of_the_box_and_a_password() {
         assert!(!edge.log().contains("pass word"), "no secret is logged");
         assert_eq!(operator.all(STATE), [Value::Null; 0]);
     }
+    fs::write(broker.dir().join("ca.pem"), "no certificate").expect("written");
+    let edge = BoxPlan::default().mqtt(&secure("box:pass%20word", &identity)).prepare();
+    let checked = edge.cli(&["check-config"]);
+    assert_eq!(checked.status.code(), Some(64), "{checked:?}");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(said.contains("ca cannot be used: it holds no certificate in PEM"), "{said}");
     let strange = format!("url = \"mqtts://{}\"\nfleet = \"venue\"\n", broker.addr());
     let edge = BoxPlan::default().mqtt(&strange).start();
     wait_until(SOON, "a strange authority", || edge.log().contains("UnknownIssuer"));

@@ -158,6 +158,7 @@ fn rules_outlive_a_kill_and_are_in_force_without_a_link() {
     hear_applied(&operator, APPLIED_WITHIN, "box", 3);
     edge.kill();
     broker.kill();
+    assert_eq!(decided(&edge), named("own", "box", 3), "its ring says it while it is down");
     edge.start_again();
     assert_eq!(decided(&edge), named("own", "box", 3), "nobody is there to send it again");
     assert_eq!(decided_of(&edge, "other"), named("ten", "fleet", 10));
