@@ -14,6 +14,7 @@ pub mod camera;
 pub mod chance;
 pub mod cloud_api;
 pub mod edge_box;
+pub mod fake_vod;
 pub mod ffmpeg;
 pub mod http;
 pub mod media;
