@@ -6,6 +6,8 @@ use md5::Md5;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest, Sha256};
 
+use crate::delivery::crc64::RunningCrc64;
+
 /// A SHA-256 over everything so far. Its state can be saved and taken up again.
 #[derive(Clone, Default)]
 pub struct RunningSha256(Sha256);
@@ -50,6 +52,8 @@ pub struct Checksums {
     pub file: RunningSha256,
     /// Over the object at hand.
     pub object: RunningSha256,
+    /// Over the object at hand.
+    pub crc64: RunningCrc64,
     /// Over the request body at hand.
     pub body: Md5,
 }
@@ -60,6 +64,7 @@ impl Checksums {
         self.file.update(bytes);
         // A file of one object is hashed twice; that is cheap beside the link.
         self.object.update(bytes);
+        self.crc64.update(bytes);
         self.body.update(bytes);
     }
 

@@ -4,15 +4,20 @@
 pub mod board;
 pub mod callbacks;
 pub mod checksum;
+pub mod crc64;
 pub mod directory;
 pub mod error;
 pub mod http;
+mod multipart;
+mod object_store;
 pub mod path;
 pub mod progress;
 pub mod ring_shelf;
 pub mod s3;
+mod server_clock;
 pub mod settings;
 pub mod shelf;
+mod store_answer;
 pub mod target;
 pub mod worker;
 

@@ -41,6 +41,8 @@ pub struct MultipartProgress {
     pub file_sha256: String,
     /// State of the checksum over the object up to the last listed part.
     pub object_sha256: String,
+    /// CRC-64 of the object up to the last listed part.
+    pub object_crc64: u64,
 }
 
 impl Progress {

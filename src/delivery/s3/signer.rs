@@ -1,22 +1,19 @@
 //! Signed addresses of S3 requests. A signed address is a secret for an hour: it is never logged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use hyper::header::{DATE, HeaderMap};
 use jiff::Timestamp;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use url::{Host, Url};
 
 use crate::delivery::error::DeliveryError;
+use crate::delivery::server_clock::ServerClock;
 use crate::delivery::settings::S3Settings;
 use crate::platform::clock::Clock;
 
 /// How long a signed address is good.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(3600);
-/// The store's clock is believed over ours if they differ by more than this, in milliseconds.
-const SKEW_MS_MIN: i64 = 5 * 60 * 1000;
 /// Services that want the bucket in the host name; others have it in the path.
 const BUCKET_IN_HOST: [&str; 3] = [".amazonaws.com", ".myqcloud.com", ".aliyuncs.com"];
 
@@ -24,9 +21,7 @@ const BUCKET_IN_HOST: [&str; 3] = [".amazonaws.com", ".myqcloud.com", ".aliyuncs
 pub(super) struct Signer {
     pub(super) bucket: Bucket,
     pub(super) credentials: Credentials,
-    clock: Arc<dyn Clock>,
-    /// The store's clock minus ours, in milliseconds; for signing only.
-    skew_ms: AtomicI64,
+    pub(super) clock: ServerClock,
 }
 
 impl Signer {
@@ -44,38 +39,13 @@ impl Signer {
             settings.access_key_id.clone(),
             settings.secret_access_key.expose().to_owned(),
         );
-        Ok(Signer { bucket, credentials, clock, skew_ms: AtomicI64::new(0) })
+        Ok(Signer { bucket, credentials, clock: ServerClock::new(clock) })
     }
 
     /// The signed address of a request.
     pub(super) fn sign<'a>(&self, action: &impl S3Action<'a>) -> Url {
-        let now = Timestamp::from_millisecond(self.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let now = Timestamp::from_millisecond(self.clock.now().0).unwrap_or(Timestamp::UNIX_EPOCH);
         action.sign_with_time(SIGNATURE_LIFE, &now)
-    }
-
-    /// After a refusal: takes over the store's clock if ours is far from it. Tells whether
-    /// another try makes sense for that.
-    pub(super) fn adopt_clock(&self, headers: &HeaderMap) -> bool {
-        let Some(theirs_ms) = headers
-            .get(DATE)
-            .and_then(|date| date.to_str().ok())
-            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-            .map(|date| date.timestamp().as_millisecond())
-        else {
-            return false;
-        };
-        if theirs_ms.abs_diff(self.now_ms()) < SKEW_MS_MIN.unsigned_abs() {
-            return false;
-        }
-        let ours_ms = self.clock.now().wall.unix.0;
-        self.skew_ms.store(theirs_ms.saturating_sub(ours_ms), Ordering::Relaxed);
-        true
-    }
-
-    /// The store's time as far as we know it.
-    fn now_ms(&self) -> i64 {
-        let ours_ms = self.clock.now().wall.unix.0;
-        ours_ms.saturating_add(self.skew_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -95,7 +65,6 @@ fn url_style(endpoint: &Url, bucket: &str) -> UrlStyle {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
     use rusty_s3::actions::UploadPart;
 
     use super::*;
@@ -156,18 +125,5 @@ mod tests {
             let url = signer(endpoint, 0).bucket.object_url("d");
             assert!(url.as_str().ends_with(&format!("//{expected}")), "{url}");
         }
-    }
-
-    #[test]
-    fn the_store_clock_is_taken_over_once_and_only_if_far_off() {
-        let signer = signer("http://127.0.0.1:9000", 0);
-        let mut headers = HeaderMap::new();
-        assert!(!signer.adopt_clock(&headers));
-        headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:04:00 GMT"));
-        assert!(!signer.adopt_clock(&headers));
-        headers.insert(DATE, HeaderValue::from_static("Mon, 21 Sep 2026 14:13:20 GMT"));
-        assert!(signer.adopt_clock(&headers));
-        assert!(!signer.adopt_clock(&headers), "a second refusal has another reason");
-        assert!(part_url(&signer).as_str().contains("X-Amz-Date=20260921T141320Z"));
     }
 }

@@ -14,8 +14,9 @@ use url::Url;
 use crate::delivery::checksum::RunningSha256;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::http::{HttpClient, RequestBody};
-use crate::delivery::s3::answer::{element, etag, has_element, refusal, usable_token};
+use crate::delivery::object_store::{ObjectAt, ObjectStore, Stored, Taken};
 use crate::delivery::s3::signer::Signer;
+use crate::delivery::store_answer::{begun_upload, completed_upload, etag, refusal};
 
 /// Stores put many parts together before they answer.
 const COMPLETE_ANSWER: Duration = Duration::from_secs(600);
@@ -26,66 +27,41 @@ pub(super) struct Store {
     pub(super) signer: Signer,
 }
 
-/// What a store says of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) len: u64,
-    pub(super) etag: String,
-}
-
-impl Store {
-    /// Stores an object in one request; its ETag.
-    pub(super) async fn put(
-        &self,
-        key: &str,
-        content_type: &'static str,
-        body: RequestBody,
-    ) -> Result<String, DeliveryError> {
+impl ObjectStore for Store {
+    async fn put(&self, at: &ObjectAt, body: RequestBody) -> Result<Taken, DeliveryError> {
         let signer = &self.signer;
-        let url = signer.sign(&PutObject::new(&signer.bucket, Some(&signer.credentials), key));
-        let answer = self.call(Method::PUT, &url, Some(content_type), body).await?;
-        self.etag_of(answer).await
+        let url = signer.sign(&PutObject::new(&signer.bucket, Some(&signer.credentials), &at.key));
+        let answer = self.call(Method::PUT, &url, Some(at.content_type), body).await?;
+        Ok(Taken { etag: self.etag_of(answer).await?, crc64: None })
     }
 
-    /// Begins a multipart upload; its name.
-    pub(super) async fn create_upload(
-        &self,
-        key: &str,
-        content_type: &'static str,
-    ) -> Result<String, DeliveryError> {
+    async fn create_upload(&self, at: &ObjectAt) -> Result<String, DeliveryError> {
         let signer = &self.signer;
-        let action = CreateMultipartUpload::new(&signer.bucket, Some(&signer.credentials), key);
+        let action = CreateMultipartUpload::new(&signer.bucket, Some(&signer.credentials), &at.key);
         let url = signer.sign(&action);
         let answer =
-            self.call(Method::POST, &url, Some(content_type), RequestBody::whole("")).await?;
+            self.call(Method::POST, &url, Some(at.content_type), RequestBody::whole("")).await?;
         let text = self.http.text(answer).await?;
-        has_element(&text, "InitiateMultipartUploadResult")
-            .then(|| element(&text, "UploadId"))
-            .flatten()
-            .and_then(|id| usable_token(&id))
-            .ok_or_else(|| DeliveryError::NoSense("no upload was begun".to_owned()))
+        begun_upload(&text)
     }
 
-    /// Sends one part; its ETag.
-    pub(super) async fn put_part(
+    async fn put_part(
         &self,
-        key: &str,
+        at: &ObjectAt,
         upload_id: &str,
         number: u16,
         body: RequestBody,
     ) -> Result<String, DeliveryError> {
         let signer = &self.signer;
         let (bucket, credentials) = (&signer.bucket, Some(&signer.credentials));
-        let url = signer.sign(&UploadPart::new(bucket, credentials, key, number, upload_id));
+        let url = signer.sign(&UploadPart::new(bucket, credentials, &at.key, number, upload_id));
         let answer = self.call(Method::PUT, &url, None, body).await?;
         self.etag_of(answer).await
     }
 
-    /// Puts the parts together. A store may begin to answer 200 and still fail: only the right
-    /// answer counts.
-    pub(super) async fn complete_upload(
+    async fn complete_upload(
         &self,
-        key: &str,
+        at: &ObjectAt,
         upload_id: &str,
         etags: &[String],
     ) -> Result<(), DeliveryError> {
@@ -93,7 +69,7 @@ impl Store {
         let action = CompleteMultipartUpload::new(
             &signer.bucket,
             Some(&signer.credentials),
-            key,
+            &at.key,
             upload_id,
             etags.iter().map(String::as_str),
         );
@@ -103,23 +79,10 @@ impl Store {
         let answer = self.accept(answer).await?;
         // Some stores send blanks while they are at it.
         let text = self.http.text_within(answer, COMPLETE_ANSWER).await?;
-        if has_element(&text, "CompleteMultipartUploadResult") && !has_element(&text, "Error") {
-            return Ok(());
-        }
-        if has_element(&text, "Error") {
-            // The status belongs to the error that the text tells of.
-            let status = if text.contains("NoSuchUpload") { 404 } else { 200 };
-            return Err(refusal(status, &text));
-        }
-        Err(DeliveryError::NoSense("no upload was completed".to_owned()))
+        completed_upload(&text)
     }
 
-    /// Gives an upload up, so that its parts take no room.
-    pub(super) async fn abort_upload(
-        &self,
-        key: &str,
-        upload_id: &str,
-    ) -> Result<(), DeliveryError> {
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<(), DeliveryError> {
         let signer = &self.signer;
         let action =
             AbortMultipartUpload::new(&signer.bucket, Some(&signer.credentials), key, upload_id);
@@ -127,10 +90,9 @@ impl Store {
         self.call(Method::DELETE, &url, None, RequestBody::whole("")).await.map(drop)
     }
 
-    /// Length and ETag of an object; `None` if there is none.
-    pub(super) async fn head(&self, key: &str) -> Result<Option<Stored>, DeliveryError> {
+    async fn head(&self, at: &ObjectAt) -> Result<Option<Stored>, DeliveryError> {
         let signer = &self.signer;
-        let url = signer.sign(&HeadObject::new(&signer.bucket, Some(&signer.credentials), key));
+        let url = signer.sign(&HeadObject::new(&signer.bucket, Some(&signer.credentials), &at.key));
         let answer = match self.call(Method::HEAD, &url, None, RequestBody::whole("")).await {
             Err(DeliveryError::Refused { status: 404, .. }) => return Ok(None),
             answer => answer?,
@@ -138,22 +100,21 @@ impl Store {
         let len =
             answer.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
         match (len, etag(answer.headers())) {
-            (Some(len), Some(etag)) => Ok(Some(Stored { len, etag })),
+            (Some(len), Some(etag)) => Ok(Some(Stored { len, etag, crc64: None })),
             _ => Err(DeliveryError::NoSense("an object without length or ETag".to_owned())),
         }
     }
 
-    /// The SHA-256 of what is stored under a key, read back whole; at most `len` bytes are read.
-    pub(super) async fn read_back(&self, key: &str, len: u64) -> Result<String, DeliveryError> {
+    async fn read_back(&self, at: &ObjectAt) -> Result<String, DeliveryError> {
         let signer = &self.signer;
-        let url = signer.sign(&GetObject::new(&signer.bucket, Some(&signer.credentials), key));
+        let url = signer.sign(&GetObject::new(&signer.bucket, Some(&signer.credentials), &at.key));
         let answer = self.call(Method::GET, &url, None, RequestBody::whole("")).await?;
         let mut sum = RunningSha256::default();
         let mut read: u64 = 0;
         self.http
             .drain(answer, |bytes| {
                 read += bytes.len() as u64;
-                if read > len {
+                if read > at.len {
                     return Err(DeliveryError::Corrupt("it is longer".to_owned()));
                 }
                 sum.update(bytes);
@@ -162,7 +123,9 @@ impl Store {
             .await?;
         Ok(sum.hex())
     }
+}
 
+impl Store {
     /// The address of an object, without a signature.
     pub(super) fn public_url(&self, key: &str) -> String {
         self.signer.bucket.object_url(key).to_string()
@@ -190,7 +153,7 @@ impl Store {
             return Ok(answer);
         }
         if status == StatusCode::FORBIDDEN || status == StatusCode::BAD_REQUEST {
-            self.signer.adopt_clock(answer.headers());
+            self.signer.clock.adopt(answer.headers());
         }
         // The status is the news; a text that cannot be read takes nothing from it.
         let text = self.http.text(answer).await.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What S3 services answer, read tolerantly: stores differ in name spaces, in the order of
+//! What object stores answer (S3, COS), read tolerantly: stores differ in name spaces, in the order of
 //! elements and in what they leave out. Texts are at most 64 KiB.
 
 use hyper::header::{ETAG, HeaderMap};
@@ -67,6 +67,28 @@ fn default_code(status: u16) -> &'static str {
         404 => "NotFound",
         _ => "Unspecified",
     }
+}
+
+/// The name of the upload that an answer says was begun.
+pub(super) fn begun_upload(text: &str) -> Result<String, DeliveryError> {
+    has_element(text, "InitiateMultipartUploadResult")
+        .then(|| element(text, "UploadId"))
+        .flatten()
+        .and_then(|id| usable_token(&id))
+        .ok_or_else(|| DeliveryError::NoSense("no upload was begun".to_owned()))
+}
+
+/// Whether an answer of 200 says that the parts were put together: it may tell of an error.
+pub(super) fn completed_upload(text: &str) -> Result<(), DeliveryError> {
+    if has_element(text, "Error") {
+        // The status belongs to the error that the text tells of.
+        let status = if text.contains("NoSuchUpload") { 404 } else { 200 };
+        return Err(refusal(status, text));
+    }
+    if has_element(text, "CompleteMultipartUploadResult") {
+        return Ok(());
+    }
+    Err(DeliveryError::NoSense("no upload was completed".to_owned()))
 }
 
 /// Whether the store no longer knows the multipart upload.
