@@ -18,6 +18,7 @@ use edgerec::domain::service::Refusal;
 use edgerec::domain::service::limits::ServiceLimits;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::platform::clock::{Clock, SystemClock};
+use edgerec::ring::catalog::files::Confirmed;
 use edgerec::ring::handle::{Ring, RingThreads};
 use edgerec::wire::cloud::envelope::ActionRequest;
 use rusqlite::{Connection, params};
@@ -283,7 +284,9 @@ fn addresses_are_signed_where_a_secret_is_set_and_lead_to_where_http_reaches() {
             ("https://s3.example/b/a.mp4", "https://s3.example/b/a.mp4".to_owned()),
             ("file:///media/usb/a.mp4", format!("http://{HOST}/files/{id}")),
         ] {
-            let call = ring.catalog.call(move |state| state.delivered(id, delivered, 5, "00"));
+            let (size, sha256, target_file_id) = (5, "00", None);
+            let confirmed = Confirmed { url: delivered, size, sha256, target_file_id };
+            let call = ring.catalog.call(move |state| state.delivered(id, confirmed));
             call.await.expect("entered");
             let media = found(&desk(&ring, None).await, json!({})).await;
             assert_eq!(media[0]["BasicInfo"]["MediaUrl"], told);

@@ -1,5 +1,5 @@
-//! Delivery against real targets: folders, and an S3 server that checks every signature with
-//! code that is not ours. The reference is what was put on the shelf.
+//! Delivery against real targets: folders, an S3 server and a VOD platform that check every
+//! signature with code that is not ours. The reference is what was put on the shelf.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -16,3 +16,7 @@ mod queue;
 mod s3;
 #[path = "delivery/s3_faults.rs"]
 mod s3_faults;
+#[path = "delivery/vod.rs"]
+mod vod;
+#[path = "delivery/vod_faults.rs"]
+mod vod_faults;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edgerec::domain::ids::FileId;
+use edgerec::ring::catalog::files::Confirmed;
 use edgerec::ring::handle::Ring;
 use serde_json::Value;
 
@@ -337,7 +338,8 @@ fn overwrite(ring: &Arc<Ring>, slots: usize) {
 
 fn deliver(ring: &Arc<Ring>, id: &str, url: &'static str, size: u64) {
     let id = FileId(id.parse().expect("digits"));
-    let delivered = ring.catalog.call_blocking(move |state| state.delivered(id, url, size, "00"));
+    let confirmed = Confirmed { url, size, sha256: "00", target_file_id: None };
+    let delivered = ring.catalog.call_blocking(move |state| state.delivered(id, confirmed));
     delivered.expect("entered");
 }
 

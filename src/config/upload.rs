@@ -61,8 +61,12 @@ pub struct S3Config {
 pub struct TencentVodConfig {
     /// Where it is, if not at its public address.
     pub endpoint: Option<Address>,
+    /// Where its object storage is, if not at its public address.
+    pub storage_endpoint: Option<Address>,
     /// The storage region; `None` lets the platform choose.
     pub region: Option<String>,
+    /// The sub-application of files whose template names none.
+    pub sub_app_id: Option<u32>,
     /// Who uploads.
     pub access_key_id: String,
     /// What proves it.
@@ -124,12 +128,16 @@ fn read_tencent_vod(
     reading: &mut Reading<'_>,
 ) -> Option<TencentVodConfig> {
     let endpoint = http_address(section, "endpoint", reading);
+    let storage_endpoint = http_address(section, "storage_endpoint", reading);
     let region = name(section, "region", reading);
+    let sub_app_id = section.number("sub_app_id", 1..=u32::MAX, reading);
     let access_key_id = required(section, "access_key_id", reading, key_id);
     let secret_access_key = required(section, "secret_access_key", reading, Section::secret);
     Some(TencentVodConfig {
         endpoint,
+        storage_endpoint,
         region,
+        sub_app_id,
         access_key_id: access_key_id?,
         secret_access_key: secret_access_key?,
     })

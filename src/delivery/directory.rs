@@ -74,6 +74,7 @@ impl DirectoryTarget {
                 .map_or_else(|()| path.display().to_string(), |url| url.to_string()),
             size: job.rendering.total_len(),
             sha256: progress.file_sum().hex(),
+            target_file_id: None,
         })
     }
 

@@ -101,6 +101,13 @@ pub enum DeliveryError {
     /// The settings cannot work.
     #[error("target settings: {0}")]
     Settings(String),
+    /// What was begun at the target cannot be gone on with: another begins under the same
+    /// identity.
+    #[error("the upload is no longer good: {0}")]
+    SessionOver(String),
+    /// The file's StorageTime was over before it could be sent.
+    #[error("StorageTime was over before it could be sent")]
+    Expired,
     /// The box shuts down or the transfer was given up.
     #[error("transfer given up")]
     Cancelled,
@@ -114,7 +121,9 @@ impl DeliveryError {
             DeliveryError::Render(error) | DeliveryError::Shelf(ShelfError::Render(error)) => {
                 render_class(error)
             }
-            DeliveryError::Shelf(ShelfError::Gone) | DeliveryError::Name(_) => ErrorClass::Drop,
+            DeliveryError::Shelf(ShelfError::Gone)
+            | DeliveryError::Name(_)
+            | DeliveryError::Expired => ErrorClass::Drop,
             DeliveryError::Shelf(ShelfError::Damaged(_)) => ErrorClass::Quarantine,
             DeliveryError::Settings(_) => ErrorClass::Stop,
             _ => ErrorClass::Retry,
@@ -130,6 +139,8 @@ impl DeliveryError {
             | DeliveryError::Shelf(_)
             | DeliveryError::Corrupt(_)
             | DeliveryError::LeadsOut(_)
+            | DeliveryError::SessionOver(_)
+            | DeliveryError::Expired
             | DeliveryError::NoRoom { .. } => ErrorScope::File,
             DeliveryError::Unreachable(_)
             | DeliveryError::TooSlow { .. }

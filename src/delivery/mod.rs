@@ -19,6 +19,7 @@ pub mod settings;
 pub mod shelf;
 mod store_answer;
 pub mod target;
+pub mod vod;
 pub mod worker;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use self::http::HttpLimits;
 use self::s3::S3Target;
 use self::settings::TargetSettings;
 use self::target::Target;
+use self::vod::VodTarget;
 use crate::platform::clock::Clock;
 use crate::platform::flash::Flash;
 use crate::platform::net::Net;
@@ -54,6 +56,10 @@ pub fn open_target(
         TargetSettings::S3(bucket) => {
             let limits = HttpLimits::default();
             Ok(Arc::new(S3Target::new(bucket, net, clock, limits, extra_roots)?))
+        }
+        TargetSettings::TencentVod(platform) => {
+            let limits = HttpLimits::default();
+            Ok(Arc::new(VodTarget::new(platform, net, clock, limits, extra_roots)?))
         }
     }
 }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::checksum::RunningSha256;
+use crate::delivery::vod::VodSession;
 
 /// How far a transfer has come. Belongs to one file at one place of one target: anything else
 /// starts over.
@@ -18,6 +19,9 @@ pub struct Progress {
     pub objects_done: usize,
     /// State of the checksum over these objects.
     pub file_sha256: String,
+    /// The session at a VOD platform that all of this is in, if one is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<VodSession>,
     /// The multipart upload of the object after them, if one has begun.
     pub multipart: Option<MultipartProgress>,
 }
@@ -53,6 +57,7 @@ impl Progress {
             place: place.to_owned(),
             objects_done: 0,
             file_sha256: RunningSha256::default().save(),
+            session: None,
             multipart: None,
         }
     }

@@ -11,7 +11,7 @@ use crate::domain::upload_order::WaitingFile;
 use crate::media::audio_only::as_shown;
 use crate::media::render::{self, Rendering};
 use crate::ring::RingError;
-use crate::ring::catalog::files::FileRecord;
+use crate::ring::catalog::files::{Confirmed, FileRecord};
 use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
 
@@ -64,7 +64,13 @@ impl Shelf for RingShelf {
                 name
             }
         };
-        Ok(DeliveryPlan { file_id: file, object_path: path(&name), format: record.format })
+        let object_path = path(&name);
+        let terms = self
+            .ring
+            .catalog
+            .call_blocking(move |state| state.media_terms(file, name))
+            .map_err(shelf_error)?;
+        Ok(DeliveryPlan { file_id: file, object_path, format: record.format, terms })
     }
 
     fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {
@@ -105,20 +111,31 @@ impl Shelf for RingShelf {
         self.ring
             .catalog
             .call_blocking(move |state| {
-                state.delivered(file, &receipt.url, receipt.size, &receipt.sha256)
+                let confirmed = Confirmed {
+                    url: &receipt.url,
+                    size: receipt.size,
+                    sha256: &receipt.sha256,
+                    target_file_id: receipt.target_file_id.as_deref(),
+                };
+                state.delivered(file, confirmed)
             })
             .map_err(shelf_error)
     }
 
     fn failed(&self, file: FileId, failure: &Failure) -> Result<(), ShelfError> {
-        let state = match failure.class {
-            ErrorClass::Retry | ErrorClass::Stop => FileState::Queued,
-            ErrorClass::Drop | ErrorClass::Quarantine => FileState::Failed,
-        };
-        let (why, attempts) = (failure.why.clone(), failure.attempts);
+        let Failure { class, attempts, why } = failure.clone();
         self.ring
             .catalog
-            .call_blocking(move |catalog| catalog.set_state(file, state, &why, attempts))
+            .call_blocking(move |catalog| match class {
+                ErrorClass::Retry | ErrorClass::Stop => {
+                    catalog.set_state(file, FileState::Queued, &why, attempts)
+                }
+                ErrorClass::Drop => catalog.give_up(file, &why, attempts),
+                // Its media is still there to be looked at.
+                ErrorClass::Quarantine => {
+                    catalog.set_state(file, FileState::Failed, &why, attempts)
+                }
+            })
             .map_err(shelf_error)
     }
 }

@@ -15,6 +15,8 @@ pub enum TargetSettings {
     },
     /// A bucket behind the S3 protocol.
     S3(S3Settings),
+    /// The VOD platform.
+    TencentVod(VodSettings),
 }
 
 /// A bucket and the right to write to it.
@@ -32,6 +34,23 @@ pub struct S3Settings {
     pub secret_access_key: Secret,
     /// In front of every key, without slashes at the ends; empty for none.
     pub prefix: String,
+}
+
+/// The VOD platform and the right to upload to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VodSettings {
+    /// Address of the API, if not its public one.
+    pub endpoint: Option<String>,
+    /// Address of object storage, if not its public one.
+    pub storage_endpoint: Option<String>,
+    /// Where files are stored; `None` lets the platform choose.
+    pub storage_region: Option<String>,
+    /// The sub-application of files whose template names none.
+    pub sub_app_id: Option<i64>,
+    /// Public half of the account's key.
+    pub secret_id: String,
+    /// Secret half of the account's key.
+    pub secret_key: Secret,
 }
 
 /// How delivery works.

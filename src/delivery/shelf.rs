@@ -8,6 +8,7 @@ use crate::delivery::path::ObjectPath;
 use crate::delivery::progress::Progress;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
+use crate::domain::media_terms::MediaTerms;
 use crate::domain::upload_order::WaitingFile;
 use crate::media::render::{RenderError, Rendering};
 
@@ -20,6 +21,8 @@ pub struct DeliveryPlan {
     pub object_path: ObjectPath,
     /// Its format.
     pub format: FileFormat,
+    /// What is asked of it at a VOD platform.
+    pub terms: MediaTerms,
 }
 
 /// Proof of a delivery: the target holds these bytes.
@@ -31,6 +34,8 @@ pub struct Receipt {
     pub size: u64,
     /// SHA-256 of the bytes of all objects, one after the other in the order of storing, in hex.
     pub sha256: String,
+    /// The target's own id of the file, if it gives one.
+    pub target_file_id: Option<String>,
 }
 
 /// An attempt that failed.

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod log_pace;
 pub mod matching;
+pub mod media_terms;
 pub mod notice;
 pub mod origin;
 pub mod programme;

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use edgerec::delivery::board::{Board, Standing};
 use edgerec::delivery::open_target;
-use edgerec::delivery::settings::{DeliverySettings, Rest, S3Settings, TargetSettings};
+use edgerec::delivery::settings::{
+    DeliverySettings, Rest, S3Settings, TargetSettings, VodSettings,
+};
 use edgerec::delivery::target::Target;
 use edgerec::delivery::worker::Worker;
 use edgerec::domain::ids::FileId;
+use edgerec::domain::secret::Secret;
 use edgerec::platform::clock::{Clock, SystemClock};
 use edgerec::platform::flash::SystemFlash;
 use edgerec::platform::net::SystemNet;
@@ -16,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::fake_vod::{FakeVod, SECRET_ID, SECRET_KEY};
 use crate::support::memory_shelf::{DEADLINE, MemoryShelf};
 
 /// A worker under way.
@@ -58,6 +62,11 @@ impl Running {
         Running::start(shelf, s3_target(settings, Arc::new(SystemClock::new())))
     }
 
+    /// Starts a worker that delivers to the stand-in for the VOD platform.
+    pub fn start_vod(shelf: &Arc<MemoryShelf>, vod: &FakeVod) -> Self {
+        Running::start(shelf, vod_target(vod, Arc::new(SystemClock::new())))
+    }
+
     /// Ends the worker where it stands, as a kill would.
     pub async fn kill(self) {
         self.task.abort();
@@ -83,6 +92,21 @@ impl Running {
 /// A bucket as target.
 pub fn s3_target(settings: &S3Settings, clock: Arc<dyn Clock>) -> Arc<dyn Target> {
     let settings = TargetSettings::S3(settings.clone());
+    let (flash, net) = (Arc::new(SystemFlash), Arc::new(SystemNet));
+    open_target(&settings, flash, net, clock, &[]).expect("good settings")
+}
+
+/// The stand-in for the VOD platform as target.
+pub fn vod_target(vod: &FakeVod, clock: Arc<dyn Clock>) -> Arc<dyn Target> {
+    let address = format!("http://127.0.0.1:{}", vod.port);
+    let settings = TargetSettings::TencentVod(VodSettings {
+        endpoint: Some(address.clone()),
+        storage_endpoint: Some(address),
+        storage_region: None,
+        sub_app_id: Some(1_500_000_001),
+        secret_id: SECRET_ID.into(),
+        secret_key: Secret::new(SECRET_KEY),
+    });
     let (flash, net) = (Arc::new(SystemFlash), Arc::new(SystemNet));
     open_target(&settings, flash, net, clock, &[]).expect("good settings")
 }

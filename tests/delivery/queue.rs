@@ -59,7 +59,7 @@ impl Target for Gate {
             }
             self.permits.acquire().await.expect("open").forget();
             let sha256 = String::new();
-            Ok(Receipt { url: "gate:".into(), size: 0, sha256 })
+            Ok(Receipt { url: "gate:".into(), size: 0, sha256, target_file_id: None })
         })
     }
 }

@@ -126,6 +126,8 @@ def apply_upload(asked):
 
 
 def segments(manifest):
+    if not manifest.startswith(b"#EXTM3U"):
+        return []
     lines = [line.strip() for line in manifest.decode().splitlines()]
     maps = re.findall(r'#EXT-X-MAP:URI="([^"]+)"', manifest.decode())
     return maps + [line for line in lines if line and not line.startswith("#")]

@@ -9,6 +9,7 @@ use edgerec::delivery::progress::Progress;
 use edgerec::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
 use edgerec::domain::files::FileFormat;
 use edgerec::domain::ids::FileId;
+use edgerec::domain::media_terms::MediaTerms;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::domain::upload_order::WaitingFile;
 use edgerec::media::clip::ClipError;
@@ -118,12 +119,17 @@ impl MemoryShelf {
 
     /// Puts a file on the shelf; its place in the queue is its number.
     pub fn put(&self, number: u64, file: MadeUp) -> FileId {
+        self.put_with(number, file, MediaTerms { name: "clip".into(), ..MediaTerms::default() })
+    }
+
+    /// As [`put`](Self::put), with what is asked of the file.
+    pub fn put_with(&self, number: u64, file: MadeUp, terms: MediaTerms) -> FileId {
         // The first digits, which are part of the path, tell files apart.
         let file_id = FileId(number << 32);
         let format = if file.objects.len() > 1 { FileFormat::Hls } else { FileFormat::Mp4 };
         let key = StreamKey::new("cams", "live", "gate 日").expect("valid");
         let object_path = ObjectPath::new(&key, "clip", file_id, format);
-        let plan = DeliveryPlan { file_id, object_path, format };
+        let plan = DeliveryPlan { file_id, object_path, format, terms };
         self.files.send_modify(|files| {
             files.insert(file_id, (plan, file, Fate::default()));
         });

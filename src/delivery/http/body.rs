@@ -51,7 +51,7 @@ impl RequestBody {
 
     /// Bytes in all that are still to go.
     #[must_use]
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::delivery) fn len(&self) -> u64 {
         self.left
     }
 

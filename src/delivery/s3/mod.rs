@@ -69,6 +69,7 @@ impl S3Target {
             url: self.store.public_url(&self.key(job, last_name)?),
             size: job.rendering.total_len(),
             sha256: progress.file_sum().hex(),
+            target_file_id: None,
         })
     }
 }

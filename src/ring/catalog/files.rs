@@ -67,6 +67,19 @@ pub struct FileRecord {
     pub attempts: u32,
 }
 
+/// A delivery that the far side has confirmed.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirmed<'a> {
+    /// Where the file is.
+    pub url: &'a str,
+    /// Bytes of it.
+    pub size: u64,
+    /// SHA-256 of them, in hex.
+    pub sha256: &'a str,
+    /// The target's own id of the file, if it gives one.
+    pub target_file_id: Option<&'a str>,
+}
+
 impl FileRecord {
     /// The name of the file: the frozen one, else by its times and its VodFileName.
     #[must_use]
@@ -218,27 +231,44 @@ impl CatalogState {
         Ok(())
     }
 
+    /// A file will never be delivered: that is a loss, and entered as one. Durable.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn give_up(&mut self, id: FileId, why: &str, attempts: u32) -> Result<(), RingError> {
+        let now_ms = self.clock.now().wall.unix.0;
+        self.durably("giving a file up", |transaction| {
+            transaction.execute(
+                "INSERT INTO loss (file, at_ms, media_ms, reason)
+                 SELECT id, ?2, duration_ms, ?3 FROM file WHERE id = ?1 AND state NOT IN (4, 5, 6)",
+                params![sql(id.0), now_ms, why],
+            )?;
+            transaction.execute(
+                "UPDATE file SET state = ?2, why = ?3, attempts = ?4 WHERE id = ?1 AND state <> 6",
+                params![sql(id.0), FileState::Failed as u8, why, attempts],
+            )?;
+            transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])
+        })?;
+        Ok(())
+    }
+
     /// A file is delivered: the far side has confirmed size and checksum. Durable, together with
     /// the notice that tells it.
     ///
     /// # Errors
     /// The database fails.
-    pub fn delivered(
-        &mut self,
-        id: FileId,
-        url: &str,
-        size: u64,
-        sha256: &str,
-    ) -> Result<(), RingError> {
+    pub fn delivered(&mut self, id: FileId, confirmed: Confirmed<'_>) -> Result<(), RingError> {
         let told = self
-            .record_file_notice(id, url, size)
+            .record_file_notice(id, confirmed)
             .map_err(RingError::catalog("reading what to tell of a file"))?;
         let notice = told.and_then(|notice| self.address_notice(notice));
+        let Confirmed { url, size, sha256, target_file_id } = confirmed;
+        let delivered = FileState::Delivered as u8;
         self.durably("entering a delivery", |transaction| {
             transaction.execute(
-                "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5
-                 WHERE id = ?1 AND state <> 6",
-                params![sql(id.0), FileState::Delivered as u8, url, sql(size), sha256],
+                "UPDATE file SET state = ?2, why = '', url = ?3, size = ?4, sha256 = ?5,
+                 target_file_id = ?6 WHERE id = ?1 AND state <> 6",
+                params![sql(id.0), delivered, url, sql(size), sha256, target_file_id],
             )?;
             transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])?;
             notice.iter().try_for_each(|notice| enter_notice(transaction, notice).map(drop))

@@ -26,6 +26,7 @@ pub mod search;
 pub mod service;
 pub mod sessions;
 mod take_up;
+mod terms;
 pub mod waiting;
 
 use std::collections::HashMap;

@@ -110,7 +110,9 @@ fn forget_slot(
         transaction.execute(
             "INSERT INTO loss (file, at_ms, media_ms, reason)
              SELECT id, ?2, duration_ms, 'overwritten before it was delivered' FROM file
-             WHERE state IN (0, 1, 2, 3, 5) AND id IN (SELECT file FROM span WHERE slot = ?1)",
+             WHERE (state IN (0, 1, 2, 3)
+                 OR state = 5 AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id))
+             AND id IN (SELECT file FROM span WHERE slot = ?1)",
             params![slot.0, now_ms],
         )?;
     }

@@ -108,6 +108,9 @@ ALTER TABLE recording ADD COLUMN status INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recording ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recording ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX recording_untold ON recording (id) WHERE status <> told OR ran = 1;
+", "
+-- The target's own id of a delivered file, if it gives one.
+ALTER TABLE file ADD COLUMN target_file_id TEXT;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

@@ -9,18 +9,17 @@ use crate::domain::sample::Codec;
 use crate::domain::task::Family;
 use crate::domain::time::UnixMillis;
 use crate::ring::catalog::CatalogState;
-use crate::ring::catalog::files::stream_key;
+use crate::ring::catalog::files::{Confirmed, stream_key};
 use crate::ring::catalog::open::{FileState, RecordingContent, TaskMark};
 use crate::ring::catalog::rows::{sql, unsql};
 
 impl CatalogState {
-    /// The notice of a file that is now at `url` with `size` bytes; `None` if it was told before or
+    /// The notice of a file that is delivered as `confirmed`; `None` if it was told before or
     /// is no file any more.
     pub(in crate::ring::catalog) fn record_file_notice(
         &self,
         id: FileId,
-        url: &str,
-        size: u64,
+        confirmed: Confirmed<'_>,
     ) -> rusqlite::Result<Option<Notice>> {
         let mut query = self.db.prepare_cached(
             "SELECT stream.domain, stream.app, stream.stream, file.format, file.recording,
@@ -50,16 +49,16 @@ impl CatalogState {
         let end_ms: i64 = row.get(6)?;
         let file = RecordFile {
             file: id,
-            target_file_id: None,
+            target_file_id: confirmed.target_file_id.map(str::to_owned),
             template: (template != 0).then_some(template),
             format: FileFormat::ALL[usize::from(format).min(3)],
             task_id: task.map(shown_task).unwrap_or_default(),
             started: UnixMillis(row.get(5)?),
             ended: UnixMillis(end_ms),
             duration_ms: row.get(7)?,
-            size,
+            size: confirmed.size,
             stream_param: if of_record_task { None } else { Some(row.get(10)?) },
-            url: url.to_owned(),
+            url: confirmed.url.to_owned(),
             media_start_ms: row.get(8)?,
             video_codec: video.map(|codec| codec.name().to_owned()).unwrap_or_default(),
             recording: RecordingId(unsql(row.get(4)?)),
@@ -156,12 +155,16 @@ mod tests {
             VALUES (9, 'd', 'live', 'cam', x'01', 0, 4000, 1, '', '', 640, 360)";
         state.db.execute(push, []).expect("entered");
         state.set_state(FileId(14), FileState::Evicted, "", 0).expect("kept");
-        for id in [11, 11, 12, 13, 14, 99] {
-            state.delivered(FileId(id), "http://h/f", 1_000, "00").expect("entered");
+        let target_file_id = Some("3270000000000000013");
+        let here = Confirmed { url: "http://h/f", size: 1_000, sha256: "00", target_file_id: None };
+        for id in [11, 11, 12, 14, 99] {
+            state.delivered(FileId(id), here).expect("entered");
         }
+        state.delivered(FileId(13), Confirmed { target_file_id, ..here }).expect("entered");
         let told = bodies(&state);
         let facts = |name: &str| -> Vec<Value> { told.iter().map(|b| b[name].clone()).collect() };
-        assert_eq!(facts("file_id"), ["11", "12", "13"]);
+        assert_eq!(facts("file_id"), ["11", "12", "3270000000000000013"]);
+        assert_eq!(facts("record_file_id"), ["11", "12", "13"]);
         assert_eq!(facts("record_temp_id"), ["1001", "", ""]);
         assert_eq!(facts("task_id"), ["", "42", "opaque"]);
         assert_eq!(facts("stream_param"), [json!("room=7"), json!("room=7"), Value::Null]);

@@ -1,0 +1,242 @@
+//! The target `tencent-vod`: a file becomes media of the VOD platform.
+//!
+//! The order of steps: ApplyUpload opens a session, which is saved; the objects are stored in its
+//! bucket, each proved, progress saved after each part and object; once all are there the session
+//! is marked as one that is only to be committed; CommitUpload. A restart at any point goes on in
+//! the same session and sends at most the part again that was on its way.
+//!
+//! Invariants: an upload has one identity (SourceContext), whatever session it is in; a session
+//! that may have been committed is never filled again, and given up only after the commit was
+//! refused several times and no media of that identity was found. So what was committed is not
+//! sent twice, also where the answer was lost.
+
+mod actions;
+mod api;
+mod bucket;
+mod session;
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use self::actions::Media;
+use self::api::VodApi;
+use self::bucket::Bucket;
+pub use self::session::{Certificate, VodSession};
+use crate::delivery::error::DeliveryError;
+use crate::delivery::http::{HttpClient, HttpLimits};
+use crate::delivery::object_store::{ObjectStore, store_objects};
+use crate::delivery::progress::Progress;
+use crate::delivery::server_clock::ServerClock;
+use crate::delivery::settings::VodSettings;
+use crate::delivery::shelf::Receipt;
+use crate::delivery::target::{DeliveryFuture, Job, Target};
+use crate::domain::time::{ClockQuality, UnixMillis};
+use crate::platform::clock::Clock;
+use crate::platform::net::Net;
+use crate::wire::cloud::Credentials;
+
+/// Where the API is.
+const ENDPOINT: &str = "https://vod.tencentcloudapi.com";
+/// A commit must be refused so often, each time without media to be found, before all is sent
+/// anew: what was committed may be found only after a while.
+const REFUSALS_MAX: u32 = 3;
+
+/// The platform, as one account uses it.
+pub struct VodTarget {
+    name: String,
+    api: VodApi,
+    settings: VodSettings,
+    storage: Option<Url>,
+    clock: Arc<dyn Clock>,
+}
+
+impl VodTarget {
+    /// A target for these settings. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The settings cannot work.
+    pub fn new(
+        settings: &VodSettings,
+        net: Arc<dyn Net>,
+        clock: Arc<dyn Clock>,
+        limits: HttpLimits,
+        extra_roots: &[CertificateDer<'static>],
+    ) -> Result<Self, DeliveryError> {
+        let address = |text: &str, what: &str| {
+            Url::parse(text)
+                .ok()
+                .filter(|url| url.path() == "/" && url.query().is_none())
+                .ok_or_else(|| DeliveryError::Settings(format!("{what} is no address of a host")))
+        };
+        let endpoint = address(settings.endpoint.as_deref().unwrap_or(ENDPOINT), "the endpoint")?;
+        let storage = settings.storage_endpoint.as_deref();
+        let storage = storage.map(|text| address(text, "the storage endpoint")).transpose()?;
+        // Not the key: a transfer goes on when the account gets another one.
+        let name = format!("tencent-vod {endpoint}");
+        let credentials = Credentials {
+            secret_id: settings.secret_id.clone(),
+            secret_key: settings.secret_key.clone(),
+        };
+        let http = Arc::new(HttpClient::new(net, limits, extra_roots)?);
+        let server_clock = Arc::new(ServerClock::new(Arc::clone(&clock)));
+        let api = VodApi { http, endpoint, credentials, clock: server_clock };
+        Ok(VodTarget { name, api, settings: settings.clone(), storage, clock })
+    }
+
+    async fn deliver_file(&self, job: &Job) -> Result<Receipt, DeliveryError> {
+        let mut progress = job.load_progress(&self.name).await?;
+        let now = self.trusted_now();
+        if now.is_some_and(|now| job.plan.terms.is_over(now)) && !may_be_committed(&progress) {
+            return Err(DeliveryError::Expired);
+        }
+        if let Some(session) = &progress.session
+            && !session.committing
+            && now.is_some_and(|now| !session.can_be_filled(now))
+        {
+            tracing::info!("credentials of the upload are over, starting over");
+            self.start_over(job, &mut progress).await?;
+        }
+        match self.go_on(job, &mut progress).await {
+            Err(error @ DeliveryError::SessionOver(_)) => {
+                tracing::info!(why = error.explain(), "starting over");
+                self.start_over(job, &mut progress).await?;
+                self.go_on(job, &mut progress).await
+            }
+            result => result,
+        }
+    }
+
+    /// Goes on in the session at hand, or in a new one.
+    async fn go_on(&self, job: &Job, progress: &mut Progress) -> Result<Receipt, DeliveryError> {
+        let mut session = match &progress.session {
+            Some(session) => session.clone(),
+            None => {
+                let region = self.settings.storage_region.as_deref();
+                let session =
+                    self.api.apply_upload(&job.plan, region, self.sub_app_id(job)).await?;
+                self.save(job, progress, &session).await?;
+                session
+            }
+        };
+        if !session.committing {
+            self.fill(job, progress, &session).await?;
+            session.committing = true;
+            self.save(job, progress, &session).await?;
+        }
+        job.meter.set(job.rendering.total_len());
+        let media = self.commit(job, progress, session).await?;
+        Ok(Receipt {
+            url: media.url,
+            size: job.rendering.total_len(),
+            sha256: progress.file_sum().hex(),
+            target_file_id: Some(media.file_id),
+        })
+    }
+
+    /// Stores what is not in the session's bucket yet.
+    async fn fill(
+        &self,
+        job: &Job,
+        progress: &mut Progress,
+        session: &VodSession,
+    ) -> Result<(), DeliveryError> {
+        let bucket = self.bucket(session);
+        let objects = job.rendering.objects();
+        // The playlist comes last; a file of one object has no name.
+        let playlist = objects.last().map_or("", |object| object.name.as_str()).to_owned();
+        let key = |name: &str| Ok(session.object_path(name, &playlist));
+        store_objects(&bucket, job, progress, key).await
+    }
+
+    /// Commits; where that is refused, looks for what an earlier commit made.
+    async fn commit(
+        &self,
+        job: &Job,
+        progress: &mut Progress,
+        mut session: VodSession,
+    ) -> Result<Media, DeliveryError> {
+        let sub_app_id = self.sub_app_id(job);
+        let error = match self.api.commit_upload(&session, sub_app_id).await {
+            Err(error) if is_about_the_session(&error) => error,
+            result => return result,
+        };
+        if let Some(found) = self.api.find(&job.plan, sub_app_id).await? {
+            tracing::info!(file_id = found.file_id, "was committed before");
+            return Ok(found);
+        }
+        session.refusals += 1;
+        if session.refusals >= REFUSALS_MAX {
+            return Err(DeliveryError::SessionOver(error.explain()));
+        }
+        self.save(job, progress, &session).await?;
+        Err(error)
+    }
+
+    /// Forgets the session at hand; an upload that is open in it is given up.
+    async fn start_over(&self, job: &Job, progress: &mut Progress) -> Result<(), DeliveryError> {
+        let before = std::mem::replace(progress, Progress::begin(&progress.place));
+        job.save_progress(progress).await?;
+        let (Some(session), Some(upload)) = (before.session, before.multipart) else {
+            return Ok(());
+        };
+        let object = job.rendering.objects().get(before.objects_done);
+        let name = object.map_or("", |object| object.name.as_str());
+        let playlist = job.rendering.objects().last().map_or("", |object| object.name.as_str());
+        let key = session.object_path(name, playlist);
+        if let Err(error) = self.bucket(&session).abort_upload(&key, &upload.upload_id).await {
+            tracing::info!(why = error.explain(), "old upload not given up");
+        }
+        Ok(())
+    }
+
+    async fn save(
+        &self,
+        job: &Job,
+        progress: &mut Progress,
+        session: &VodSession,
+    ) -> Result<(), DeliveryError> {
+        progress.session = Some(session.clone());
+        job.save_progress(progress).await
+    }
+
+    fn bucket(&self, session: &VodSession) -> Bucket {
+        let (http, clock) = (Arc::clone(&self.api.http), Arc::clone(&self.api.clock));
+        Bucket::new(session, self.storage.as_ref(), &self.api.credentials, http, clock)
+    }
+
+    /// The sub-application that takes a file: the template's, else that of the settings.
+    fn sub_app_id(&self, job: &Job) -> Option<i64> {
+        job.plan.terms.sub_app_id.or(self.settings.sub_app_id)
+    }
+
+    fn trusted_now(&self) -> Option<UnixMillis> {
+        let wall = self.clock.now().wall;
+        (wall.quality == ClockQuality::Trusted).then_some(wall.unix)
+    }
+}
+
+impl Target for VodTarget {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
+        Box::pin(self.deliver_file(job))
+    }
+}
+
+/// Whether the platform may have the file already.
+fn may_be_committed(progress: &Progress) -> bool {
+    progress.session.as_ref().is_some_and(|session| session.committing)
+}
+
+/// Whether a refused commit is about the session: it is not known any more, it was committed
+/// before, or its objects are not there.
+fn is_about_the_session(error: &DeliveryError) -> bool {
+    let DeliveryError::Refused { status: 200, code, .. } = error else { return false };
+    ["InvalidParameterValue", "ResourceNotFound", "FailedOperation"]
+        .iter()
+        .any(|begin| code.starts_with(begin))
+}

@@ -1,0 +1,227 @@
+//! What goes wrong at the VOD platform: nothing counts as delivered that is not there as rendered,
+//! and nothing is there twice.
+
+use serde_json::json;
+
+use crate::bench::Running;
+use crate::support::fake_vod::{FakeVod, SECRET_KEY};
+use crate::support::memory_shelf::{MadeUp, MemoryShelf};
+use crate::vod::{MIB, assert_stored, has_parts, only_media};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_the_commit_is_asked_for_again() {
+    for repeat in ["same", "refused"] {
+        let vod = FakeVod::start();
+        vod.set("repeat", repeat);
+        vod.fault("lost", "CommitUpload", 1);
+        let shelf = MemoryShelf::new();
+        let file = shelf.put(1, MadeUp::single(1, 1_000));
+        // Another file of the same name that was there before, by somebody else.
+        let other = shelf.put(2, MadeUp::single(2, 1_000));
+        let running = Running::start_vod(&shelf, &vod);
+        let receipts = [shelf.delivered(file).await, shelf.delivered(other).await];
+        assert_eq!(vod.media().len(), 2, "{repeat}: {:#?}", vod.media());
+        for (file, receipt) in [file, other].iter().zip(receipts) {
+            let context = json!(format!("edgerec-file:{file}"));
+            let mut media = vod.media();
+            media.retain(|media| media["SourceContext"] == context);
+            assert_eq!(media.len(), 1, "{repeat}");
+            assert_eq!(json!(receipt.target_file_id), media[0]["FileId"]);
+            assert_eq!(json!(receipt.url), media[0]["MediaUrl"]);
+        }
+        assert_eq!((vod.count("ApplyUpload"), vod.count("put")), (2, 2), "{repeat}: sent once");
+        let searches = if repeat == "same" { 0 } else { 1 };
+        assert_eq!(vod.count("SearchMedia"), searches, "{repeat}");
+        running.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_before_the_answer_to_the_commit_sends_nothing_again() {
+    let vod = FakeVod::start();
+    vod.set("repeat", "refused");
+    vod.fault("lost", "CommitUpload", 1000);
+    let shelf = MemoryShelf::new();
+    let file = shelf.put(1, MadeUp::single(1, 20 * MIB));
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a lost answer", file, |fate| !fate.failures.is_empty()).await;
+    running.kill().await;
+    vod.order(&json!({"op": "clear"}));
+    // Whatever became of the credentials meanwhile: nothing is to be sent.
+    vod.order(&json!({"op": "expire"}));
+    let running = Running::start_vod(&shelf, &vod);
+    let receipt = shelf.delivered(file).await;
+    assert_eq!(json!(receipt.target_file_id), only_media(&vod)["FileId"]);
+    assert_eq!((vod.count("ApplyUpload"), vod.count("part")), (1, 3));
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_platform_forgot_begins_anew_under_the_same_identity() {
+    let vod = FakeVod::start();
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 20 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a part", file, |fate| has_parts(fate, 1)).await;
+    vod.order(&json!({"op": "forget", "what": "sessions"}));
+    shelf.delivered(file).await;
+    let media = only_media(&vod);
+    assert_eq!(media["SourceContext"], json!(format!("edgerec-file:{file}")));
+    assert_stored(&vod, &media, &made_up);
+    assert_eq!(vod.count("ApplyUpload"), 2);
+    assert_eq!(vod.count("SearchMedia"), 3, "looked for before all is sent again");
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_credentials_begin_anew_and_not_in_a_loop() {
+    let vod = FakeVod::start();
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 40 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a part", file, |fate| has_parts(fate, 1)).await;
+    vod.order(&json!({"op": "expire"}));
+    shelf.delivered(file).await;
+    assert_stored(&vod, &only_media(&vod), &made_up);
+    assert_eq!(vod.count("ApplyUpload"), 2);
+    let refused = vod.log().iter().filter(|seen| seen.code == "ExpiredToken").count();
+    assert!(refused <= 2, "one request and giving the upload up: {:#?}", vod.log());
+    running.kill().await;
+
+    // Credentials that are never good: each try costs two sessions, then the file rests.
+    vod.set("life_s", -1);
+    let never = shelf.put(2, MadeUp::single(2, 1_000));
+    let before = vod.count("ApplyUpload");
+    let running = Running::start_vod(&shelf, &vod);
+    let fate = shelf.until("two tries", never, |fate| fate.failures.len() >= 2).await;
+    running.kill().await;
+    assert!(fate.failures[0].why.contains("no longer good"), "{}", fate.failures[0].why);
+    assert!(vod.count("ApplyUpload") - before <= 2 * (fate.failures.len() + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_ran_out_while_the_box_was_off_are_not_tried() {
+    let vod = FakeVod::start();
+    let shelf = MemoryShelf::new();
+    // In their last minute at once.
+    vod.set("life_s", 30);
+    let file = shelf.put(1, MadeUp::single(1, 20 * MIB));
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a part", file, |fate| has_parts(fate, 1)).await;
+    running.kill().await;
+    vod.set("life_s", 7_200);
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(file).await;
+    only_media(&vod);
+    assert_eq!(vod.count("ApplyUpload"), 2);
+    assert_eq!(vod.count("abort"), 1, "the old upload was given up while that was possible");
+    assert!(vod.log().iter().all(|seen| seen.code.is_empty()), "{:#?}", vod.log());
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_upload_starts_over_in_its_session() {
+    let vod = FakeVod::start();
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(6, 20 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a part", file, |fate| has_parts(fate, 1)).await;
+    running.kill().await;
+    vod.order(&json!({"op": "forget", "what": "uploads"}));
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(file).await;
+    assert_stored(&vod, &only_media(&vod), &made_up);
+    assert_eq!((vod.count("ApplyUpload"), vod.count("create")), (1, 2));
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_a_200_and_lost_answers_of_storage_are_no_success() {
+    let vod = FakeVod::start();
+    vod.fault("error-in-200", "complete", 1);
+    vod.fault("lost", "complete", 1);
+    vod.fault("lost", "ApplyUpload", 1);
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 20 * MIB);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(file).await;
+    assert_stored(&vod, &only_media(&vod), &made_up);
+    let whys: Vec<String> = shelf.fate(file).failures.into_iter().map(|f| f.why).collect();
+    assert_eq!(whys.len(), 3, "{whys:?}");
+    assert!(whys[1].contains("InternalError"), "{whys:?}");
+    assert_eq!(vod.count("part"), 3, "no part twice");
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bits_are_found_and_sent_again() {
+    let vod = FakeVod::start();
+    vod.fault_on_part("flip", "2", 1);
+    vod.fault("flip", "put", 1);
+    let shelf = MemoryShelf::new();
+    let made_up = [MadeUp::single(1, 20 * MIB), MadeUp::single(2, 5_000)];
+    let large = shelf.put(1, made_up[0].clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(large).await;
+    assert_eq!(vod.count("part"), 4, "three parts, one twice");
+    assert_stored(&vod, &only_media(&vod), &made_up[0]);
+    let small = shelf.put(2, made_up[1].clone());
+    running.wake.notify_one();
+    shelf.delivered(small).await;
+    assert!(shelf.fate(small).failures[0].why.contains("CRC-64"), "{:?}", shelf.fate(small));
+    assert_stored(&vod, &vod.media()[1], &made_up[1]);
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_checksum_that_we_know_objects_are_read_back() {
+    let vod = FakeVod::start();
+    let shelf = MemoryShelf::new();
+    vod.fault("no-crc", "head", 1);
+    let first = shelf.put(1, MadeUp::single(1, 20 * MIB));
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(first).await;
+    assert_eq!(vod.count("get"), 1, "the stand-in's ETag of the whole is no MD5 of parts");
+    vod.fault("no-etag", "put", 1);
+    let second = shelf.put(2, MadeUp::single(2, 5_000));
+    running.wake.notify_one();
+    shelf.delivered(second).await;
+    assert_eq!((vod.count("get"), vod.count("head")), (1, 2), "length and CRC-64 are proof");
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_servers_portals_and_broken_links_cost_time_only() {
+    let vod = FakeVod::start();
+    for kind in ["500", "busy", "html", "redirect", "cut"] {
+        vod.fault(kind, "ApplyUpload", 1);
+        vod.fault(kind, "create", 1);
+        vod.fault(kind, "part", 1);
+        vod.fault(kind, "complete", 1);
+        vod.fault(kind, "put", 1);
+        vod.fault(kind, "CommitUpload", 1);
+    }
+    let shelf = MemoryShelf::new();
+    let made_up = [MadeUp::single(1, 20 * MIB), MadeUp::single(2, 50_000)];
+    let files = [shelf.put(1, made_up[0].clone()), shelf.put(2, made_up[1].clone())];
+    let running = Running::start_vod(&shelf, &vod);
+    for file in files {
+        shelf.delivered(file).await;
+        let why: String = shelf.fate(file).failures.into_iter().map(|f| f.why).collect();
+        for secret in [SECRET_KEY, "TEMPSECRET", "TEMPTOKEN"] {
+            assert!(!why.contains(secret), "{why}");
+        }
+    }
+    let mut media = vod.media();
+    assert_eq!(media.len(), 2, "{media:#?}");
+    media.sort_by_key(|media| media["Size"].as_u64());
+    assert_stored(&vod, &media[1], &made_up[0]);
+    assert_stored(&vod, &media[0], &made_up[1]);
+    let whole = vod.log().iter().filter(|seen| seen.on == "part" && seen.status == 200).count();
+    assert!(whole <= 3 + 1, "html says 200 too: {:#?}", vod.log());
+    running.kill().await;
+}
