@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::bench::Running;
 use crate::support::fake_vod::{FakeVod, SECRET_KEY};
-use crate::support::memory_shelf::{MadeUp, MemoryShelf};
+use crate::support::memory_shelf::{DEADLINE, MadeUp, MemoryShelf};
+use crate::support::wait::wait_until;
 use crate::vod::{MIB, assert_stored, has_parts, only_media};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +79,7 @@ async fn a_session_that_the_platform_forgot_begins_anew_under_the_same_identity(
 async fn expired_credentials_begin_anew_and_not_in_a_loop() {
     let vod = FakeVod::start();
     let shelf = MemoryShelf::new();
-    let made_up = MadeUp::single(1, 40 * MIB);
+    let made_up = MadeUp::single(1, 20 * MIB);
     let file = shelf.put(1, made_up.clone());
     let running = Running::start_vod(&shelf, &vod);
     shelf.until("a part", file, |fate| has_parts(fate, 1)).await;
@@ -224,4 +225,57 @@ async fn busy_servers_portals_and_broken_links_cost_time_only() {
     let whole = vod.log().iter().filter(|seen| seen.on == "part" && seen.status == 200).count();
     assert!(whole <= 3 + 1, "html says 200 too: {:#?}", vod.log());
     running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_temporary_credentials_the_account_signs() {
+    let vod = FakeVod::start();
+    vod.set("life_s", serde_json::Value::Null);
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 1_000);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.delivered(file).await;
+    assert_stored(&vod, &only_media(&vod), &made_up);
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_faults_and_kills_each_file_arrives_once_and_whole() {
+    let vod = FakeVod::start();
+    vod.set("repeat", "refused");
+    vod.set("chance", 30);
+    let shelf = MemoryShelf::new();
+    let made_up = |number: u64| match number {
+        1 => MadeUp::single(1, 20 * MIB),
+        2 => MadeUp::hls(2, 10, 100_000),
+        _ => MadeUp::single(number, number * 5_000),
+    };
+    let numbers: Vec<u64> = (1..=40).collect();
+    let files: Vec<_> = numbers.iter().map(|n| (*n, shelf.put(*n, made_up(*n)))).collect();
+    for kill in 1..=20 {
+        let running = Running::start_vod(&shelf, &vod);
+        wait_until(DEADLINE, "some requests", || vod.log().len() >= kill * 7);
+        running.kill().await;
+    }
+    let running = Running::start_vod(&shelf, &vod);
+    for (_, file) in &files {
+        shelf.delivered(*file).await;
+    }
+    running.kill().await;
+    let media = vod.media();
+    assert_eq!(media.len(), files.len(), "none missing, none twice");
+    for (number, file) in &files {
+        let context = json!(format!("edgerec-file:{file}"));
+        let found = media.iter().find(|media| media["SourceContext"] == context);
+        let found = found.expect("it was committed");
+        let receipt = shelf.fate(*file).receipt.expect("delivered");
+        assert_eq!(json!(receipt.target_file_id), found["FileId"]);
+        assert_eq!(receipt.sha256, made_up(*number).sha256());
+        if *number != 2 {
+            assert_stored(&vod, found, &made_up(*number));
+        }
+    }
+    let faulted = vod.log().iter().filter(|seen| seen.status != 200).count();
+    assert!(faulted > 30, "the faults were there: {faulted}");
 }

@@ -11,7 +11,8 @@ storage, others for the API. Control: POST /__control with {"op": O}, where O is
     clear      no more faults
     log        every request so far, in the order of answering
     media      what was committed
-    set        {"name": value}: skew_s, life_s (of credentials), repeat ("same" or "refused")
+    set        {"name": value}: skew_s, life_s (of credentials; null: it gives none), repeat ("same"
+               or "refused"), chance (of a fault, in percent of requests)
     expire     the credentials that are out there are no longer good
     forget     {"what": "sessions" or "uploads"}
     uploads    the names of the uploads that are open
@@ -26,6 +27,7 @@ import ctypes
 import hashlib
 import hmac
 import json
+import random
 import re
 import socket
 import sys
@@ -46,7 +48,8 @@ LZMA.lzma_crc64.restype = ctypes.c_uint64
 LZMA.lzma_crc64.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
 
 LOCK = threading.Lock()
-SETTINGS = {"skew_s": 0, "life_s": 7200, "repeat": "same"}
+SETTINGS = {"skew_s": 0, "life_s": 7200, "repeat": "same", "chance": 0}
+CHANCE = random.Random(7)
 FAULTS, LOG, MEDIA = [], [], []
 CERTIFICATES, SESSIONS, UPLOADS, OBJECTS = {}, {}, {}, {}
 COUNTER = iter(range(1, 1 << 30))
@@ -116,10 +119,15 @@ def apply_upload(asked):
     number = next(COUNTER)
     file_id = str(3270000000000000000 + number)
     certificate = {"SecretId": f"AKIDTEMP{number}", "SecretKey": f"TEMPSECRET{number}",
-                   "Token": f"TEMPTOKEN{number}", "ExpiredTime": now() + SETTINGS["life_s"]}
+                   "Token": f"TEMPTOKEN{number}", "ExpiredTime": now() + (SETTINGS["life_s"] or 0)}
     path = f"/6c0f1c00vodexample/{file_id}/f0.{asked['MediaType']}"
     key = base64.b64encode(f"session {number} of {file_id}".encode()).decode()
-    CERTIFICATES[certificate["SecretId"]] = dict(certificate, folder=path.rsplit("/", 1)[0] + "/")
+    if SETTINGS["life_s"] is None:
+        own = {"SecretId": SECRET_ID, "SecretKey": SECRET_KEY, "Token": None, "ExpiredTime": 1 << 40}
+        CERTIFICATES[SECRET_ID], certificate = dict(own, folder="/"), None
+    else:
+        folder = path.rsplit("/", 1)[0] + "/"
+        CERTIFICATES[certificate["SecretId"]] = dict(certificate, folder=folder)
     SESSIONS[key] = {"file_id": file_id, "path": path, "asked": asked, "answer": None}
     return {"StorageBucket": BUCKET, "StorageRegion": REGION, "VodSessionKey": key,
             "MediaStoragePath": path, "CoverStoragePath": "", "TempCertificate": certificate}
@@ -352,6 +360,9 @@ def take_fault(on, part):
             if fault["times"] <= 0:
                 FAULTS.remove(fault)
             return fault["kind"]
+    if CHANCE.random() * 100 < SETTINGS["chance"]:
+        own = {"put": ["flip"], "part": ["flip"], "complete": ["error-in-200"]}
+        return CHANCE.choice(["500", "busy", "html", "redirect", "cut", "lost"] + own.get(on, []))
     return None
 
 

@@ -93,7 +93,8 @@ impl VodTarget {
         }
         if let Some(session) = &progress.session
             && !session.committing
-            && now.is_some_and(|now| !session.can_be_filled(now))
+            && now.is_some()
+            && !session.can_be_filled(self.api.clock.now())
         {
             tracing::info!("credentials of the upload are over, starting over");
             self.start_over(job, &mut progress).await?;

@@ -164,3 +164,43 @@ fn reserve_slot(transaction: &Transaction<'_>, slot: SlotIndex) -> rusqlite::Res
         .query_row(params![slot.0, SlotState::Reserved as u8], |row| row.get(0))?;
     Ok(ReadySlot { slot, generation: SlotGeneration(unsql(generation)) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::FileId;
+    use crate::ring::catalog::notices::tests::open;
+
+    #[test]
+    fn a_file_that_was_given_up_is_one_loss_also_after_its_media_left() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        // Queued, queued, set aside.
+        for (id, file_state) in [(11, 2), (12, 2), (13, 5)] {
+            let file = "INSERT INTO file (id, recording, stream, session, format, state,
+                first_sequence, start_boot_ms, start_ms, trusted, end_ms, media_start_ms,
+                duration_ms, storage_s, name_pattern)
+                VALUES (?1, 1, 1, 1, 0, ?2, 0, 0, 0, 1, 0, 0, 500, 0, '')";
+            state.db.execute(file, params![id, file_state]).expect("entered");
+            let span = "INSERT INTO span (file, place, slot, generation, segment, start, end)
+                VALUES (?1, 0, 3, 1, 0, 0, 4096)";
+            state.db.execute(span, params![id]).expect("entered");
+        }
+        for _ in 0..2 {
+            state.give_up(FileId(11), "too old", 1).expect("entered");
+        }
+        let losses = |state: &CatalogState| -> Vec<(i64, String)> {
+            let mut query =
+                state.db.prepare("SELECT file, reason FROM loss ORDER BY id").expect("asked");
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("asked");
+            rows.collect::<rusqlite::Result<_>>().expect("read")
+        };
+        assert_eq!(losses(&state), [(11, "too old".to_owned())]);
+        let transaction = state.db.transaction().expect("begun");
+        forget_slot(&transaction, SlotIndex(3), 0, true).expect("forgotten");
+        transaction.commit().expect("committed");
+        let overwritten = || "overwritten before it was delivered".to_owned();
+        let all = [(11, "too old".to_owned()), (12, overwritten()), (13, overwritten())];
+        assert_eq!(losses(&state), all);
+    }
+}

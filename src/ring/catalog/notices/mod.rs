@@ -222,7 +222,7 @@ fn make_room(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     /// An outbox whose every event goes to one receiver.
-    pub(super) fn open(path: &Path) -> CatalogState {
+    pub(in crate::ring::catalog) fn open(path: &Path) -> CatalogState {
         let identity = RingIdentity::plan(path, 32 << 20, 1 << 20).expect("fits");
         let settings = CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false };
         let leases = Arc::new(Leases::default());
