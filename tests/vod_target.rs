@@ -73,7 +73,7 @@ fn a_box_killed_in_an_upload_goes_on_in_its_session_and_tells_the_platforms_id()
     let callback = format!("[callback]\nurl = \"{}\"\nkey = \"{KEY}\"\n", receiver.url());
     let mut edge = box_for(&vod, relay.port(), record_all(&["Flv"]), &callback);
     // Slower than flash takes it, faster than the media.
-    push(&edge, &BIG.flv(), Pace::Times(8));
+    push(&edge, &BIG.flv(), Pace::Times(4));
     wait_until(SOON, "the middle of the third part", || relay.is_stopped());
     edge.kill();
     relay.open();

@@ -340,6 +340,34 @@ appid = 1250000000
     }
 
     #[test]
+    fn the_vod_platform_needs_a_key_only() {
+        let section = "[ring]\npath = \"/r\"\ncapacity = \"1GiB\"\n[upload]\n\
+                       target = \"tencent-vod\"\naccess_key_id = \"AKID\"\n\
+                       secret_access_key = \"canary\"\n";
+        let vod = |more: &str| {
+            let upload = parse(&format!("{section}{more}")).expect("good").upload;
+            let Some(Target::TencentVod(vod)) = upload.map(|upload| upload.target) else {
+                panic!("another target");
+            };
+            vod
+        };
+        let least = vod("");
+        assert_eq!((least.endpoint, least.storage_endpoint, least.sub_app_id), (None, None, None));
+        let full = vod("endpoint = \"https://v.example\"\nsub_app_id = 1500000001\n\
+                        storage_endpoint = \"http://10.0.0.3:9000\"\nregion = \"ap-x\"\n");
+        assert_eq!(
+            full.storage_endpoint.map(|a| a.origin()).as_deref(),
+            Some("http://10.0.0.3:9000")
+        );
+        assert_eq!((full.region.as_deref(), full.sub_app_id), (Some("ap-x"), Some(1_500_000_001)));
+        let faults = faults_of(&format!("{section}sub_app_id = 0\nbucket = \"b\"\n"));
+        assert!(
+            faults.contains("upload.sub_app_id") && faults.contains("upload.bucket"),
+            "{faults}"
+        );
+    }
+
+    #[test]
     fn a_number_of_an_account_needs_no_address_and_a_key_does() {
         let config = parse("[callback]\nappid = 7\n").expect("valid");
         let callback = config.callback.expect("given");

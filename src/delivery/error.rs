@@ -20,6 +20,8 @@ pub enum ErrorClass {
     Retry,
     /// The file can never be delivered and there is nothing to keep.
     Drop,
+    /// The file will never be delivered although its media is there: a loss for the ledger.
+    Lose,
     /// The file is damaged: set it aside for a person to look at.
     Quarantine,
     /// Nothing can be delivered before the settings are changed.
@@ -121,9 +123,8 @@ impl DeliveryError {
             DeliveryError::Render(error) | DeliveryError::Shelf(ShelfError::Render(error)) => {
                 render_class(error)
             }
-            DeliveryError::Shelf(ShelfError::Gone)
-            | DeliveryError::Name(_)
-            | DeliveryError::Expired => ErrorClass::Drop,
+            DeliveryError::Shelf(ShelfError::Gone) | DeliveryError::Name(_) => ErrorClass::Drop,
+            DeliveryError::Expired => ErrorClass::Lose,
             DeliveryError::Shelf(ShelfError::Damaged(_)) => ErrorClass::Quarantine,
             DeliveryError::Settings(_) => ErrorClass::Stop,
             _ => ErrorClass::Retry,

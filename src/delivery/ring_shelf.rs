@@ -130,9 +130,8 @@ impl Shelf for RingShelf {
                 ErrorClass::Retry | ErrorClass::Stop => {
                     catalog.set_state(file, FileState::Queued, &why, attempts)
                 }
-                ErrorClass::Drop => catalog.give_up(file, &why, attempts),
-                // Its media is still there to be looked at.
-                ErrorClass::Quarantine => {
+                ErrorClass::Lose => catalog.give_up(file, &why, attempts),
+                ErrorClass::Drop | ErrorClass::Quarantine => {
                     catalog.set_state(file, FileState::Failed, &why, attempts)
                 }
             })

@@ -41,7 +41,7 @@ pub struct Receipt {
 /// An attempt that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// `Retry` leaves the file waiting; `Drop` and `Quarantine` end its waiting for good; `Stop`
+    /// `Retry` leaves the file waiting; `Drop`, `Lose` and `Quarantine` end its waiting for good; `Stop`
     /// leaves it waiting until the settings change.
     pub class: ErrorClass,
     /// Attempts in a row that have failed since the service started, this one included.
@@ -107,7 +107,7 @@ pub trait Shelf: Send + Sync {
     /// The catalog fails; the file then still waits.
     fn delivered(&self, file: FileId, receipt: &Receipt) -> Result<(), ShelfError>;
 
-    /// An attempt failed. With the classes `Drop` and `Quarantine` this is durable before it
+    /// An attempt failed. With the classes `Drop`, `Lose` and `Quarantine` this is durable before it
     /// returns; with `Retry` and `Stop` it need not be, so that a dead link costs no flash.
     ///
     /// # Errors

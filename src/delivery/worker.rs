@@ -150,7 +150,7 @@ impl Worker {
         };
         let (now, random) = (self.clock.now().boot, random_u64());
         let attempts = match (class, scope) {
-            (ErrorClass::Drop | ErrorClass::Quarantine, _) => 1,
+            (ErrorClass::Drop | ErrorClass::Lose | ErrorClass::Quarantine, _) => 1,
             (ErrorClass::Stop, _) => {
                 self.board.stop(file, &why);
                 1
@@ -168,7 +168,9 @@ impl Worker {
         let (shelf, failure) = (Arc::clone(&self.shelf), Failure { class, attempts, why });
         let noted = blocking(move || shelf.failed(file, &failure)).await;
         match (noted, class) {
-            (Ok(()), ErrorClass::Drop | ErrorClass::Quarantine) => self.board.finish(file),
+            (Ok(()), ErrorClass::Drop | ErrorClass::Lose | ErrorClass::Quarantine) => {
+                self.board.finish(file);
+            }
             (Ok(()), ErrorClass::Retry | ErrorClass::Stop) => {}
             (Err(error), _) => {
                 tracing::error!(%file, why = error.explain(), "failure could not be noted");

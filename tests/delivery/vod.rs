@@ -193,7 +193,7 @@ async fn a_file_whose_storage_time_is_over_is_not_sent() {
     let unknown = shelf.put_with(2, MadeUp::single(2, 1_000), terms(None));
     let running = Running::start_vod(&shelf, &vod);
     let fate = shelf.until("given up", file, |fate| !fate.failures.is_empty()).await;
-    assert_eq!(fate.failures[0].class, ErrorClass::Drop);
+    assert_eq!(fate.failures[0].class, ErrorClass::Lose);
     assert_eq!(fate.failures[0].why, "StorageTime was over before it could be sent");
     shelf.delivered(unknown).await;
     let context = format!("edgerec-file:{unknown}");

@@ -71,7 +71,7 @@ async fn a_session_that_the_platform_forgot_begins_anew_under_the_same_identity(
     assert_eq!(media["SourceContext"], json!(format!("edgerec-file:{file}")));
     assert_stored(&vod, &media, &made_up);
     assert_eq!(vod.count("ApplyUpload"), 2);
-    assert_eq!(vod.count("SearchMedia"), 3, "looked for before all is sent again");
+    assert_eq!(vod.count("SearchMedia"), 5, "looked for before all is sent again");
     running.kill().await;
 }
 

@@ -180,10 +180,10 @@ impl MemoryShelf {
 
 impl Shelf for MemoryShelf {
     fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
-        use edgerec::delivery::error::ErrorClass::{Drop, Quarantine};
+        use edgerec::delivery::error::ErrorClass::{Drop, Lose, Quarantine};
         let files = self.files.borrow();
         let waits = |fate: &Fate| {
-            let ended = |failure: &Failure| matches!(failure.class, Drop | Quarantine);
+            let ended = |failure: &Failure| matches!(failure.class, Drop | Lose | Quarantine);
             fate.receipt.is_none() && !fate.failures.iter().any(ended)
         };
         Ok(files

@@ -41,7 +41,7 @@ use crate::wire::cloud::Credentials;
 const ENDPOINT: &str = "https://vod.tencentcloudapi.com";
 /// A commit must be refused so often, each time without media to be found, before all is sent
 /// anew: what was committed may be found only after a while.
-const REFUSALS_MAX: u32 = 3;
+const REFUSALS_MAX: u32 = 5;
 
 /// The platform, as one account uses it.
 pub struct VodTarget {
