@@ -19,10 +19,12 @@ fn start(receiver: &Receiver, rules: Value) -> EdgeBox {
     BoxPlan::default().rules(rules).sections(&section).start()
 }
 
-/// The notices of a kind.
+/// The notices of a kind. One that is told again, as its answer was lost with the box, counts once.
 fn of_type(seen: &[Value], event_type: i64) -> Vec<&Value> {
     let bodies = seen.iter().map(|seen| &seen["body"]);
-    bodies.filter(|body| body["event_type"] == event_type).collect()
+    let mut of_type: Vec<&Value> = bodies.filter(|body| body["event_type"] == event_type).collect();
+    of_type.dedup_by_key(|body| &body["edgerec"]["id"]);
+    of_type
 }
 
 /// What was told of the recordings in a format, in its order.

@@ -2,8 +2,9 @@
 //!
 //! Shown are the templates of all layers, each with its layer in a member `Layer` of our own; only
 //! those of the local one can be changed. Parameters of a format that is off are not remembered: it
-//! is shown with the contract's defaults. VodSubAppId, Procedure, ClassId and RemoveWatermark are
-//! kept and shown, and nothing else comes of them: they are for VOD and for transcoded streams.
+//! is shown with the contract's defaults. VodSubAppId, Procedure and ClassId go with the files to the
+//! VOD platform; RemoveWatermark is kept and shown, and nothing else comes of it: it is for
+//! transcoded streams.
 
 use serde_json::{Map, Value, json};
 
