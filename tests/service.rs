@@ -108,8 +108,9 @@ fn hangs(part: &str, edge: &EdgeBox, manager: &Manager) {
     std::fs::write(manager.hang_folder().join(part), "").expect("written");
     manager.hear_it_stop();
     let log = edge.log();
-    let line = log.lines().find(|line| line.contains("the watchdog is not fed"));
-    assert!(line.is_some_and(|line| line.contains(&format!("parts=\"{part}\""))), "{log}");
+    // On a machine that is busy another part may have been late before.
+    let named = log.lines().filter_map(|line| line.split_once("the watchdog is not fed parts="));
+    assert!(named.into_iter().any(|(_, parts)| parts.contains(part)), "{log}");
 }
 
 #[test]
@@ -181,6 +182,11 @@ fn calls_of(set: &str) -> BTreeSet<String> {
     calls
 }
 
+/// What a word of a filter stands for: a set, or one call.
+fn calls(word: &str) -> BTreeSet<String> {
+    if word.starts_with('@') { calls_of(word) } else { BTreeSet::from([word.to_owned()]) }
+}
+
 /// The box with its system calls in a file; other commands as they are.
 fn under_strace(dir: &Path, calls: &Path) -> PathBuf {
     let (program, strace) = (support::edge_box::binary(), tool("strace"));
@@ -211,7 +217,7 @@ fn the_unit_allows_every_system_call_that_recording_and_delivering_makes() {
                     denied.split_whitespace().flat_map(calls_of).collect();
                 allowed.retain(|call| !denied.contains(call));
             }
-            None => allowed.extend(line.split_whitespace().flat_map(calls_of)),
+            None => allowed.extend(line.split_whitespace().flat_map(calls)),
         }
     }
     assert!(allowed.len() > 100 && !allowed.contains("reboot"), "{}", allowed.len());

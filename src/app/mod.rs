@@ -3,6 +3,7 @@
 
 mod bridge;
 mod callbacks;
+pub mod confinement;
 pub mod fleet;
 mod knowledge;
 mod online;

@@ -6,18 +6,34 @@ use std::pin::pin;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::app::{self, AppError, Ready};
+use crate::app::{self, AppError, Ready, confinement};
 use crate::cli::outcome::Failure;
 use crate::config::Config;
+use crate::platform::sandbox::{self, Level};
 
-/// Runs the box. A second signal ends it at once.
+/// Runs the box, in the sandbox unless the configuration leaves it out. A second signal ends it at
+/// once.
 ///
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), Failure> {
+    if config.identity.sandbox {
+        enter_sandbox(&config);
+    } else {
+        warn!("[box] sandbox = false: the box is not shut in");
+    }
     on_runtime(serve(config))?
+}
+
+/// Shuts the process in, before its first thread; a kernel that cannot leaves it to the unit.
+fn enter_sandbox(config: &Config) {
+    let Level { paths, calls, faults } = sandbox::enter(&confinement::of(config));
+    for fault in &faults {
+        warn!(fault, "a part of the sandbox is not to be had here");
+    }
+    info!(%paths, %calls, "in the sandbox");
 }
 
 /// Runs a future to its end, on as many threads as there are cores.

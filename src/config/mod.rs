@@ -65,6 +65,8 @@ pub struct BoxConfig {
     pub id: Option<String>,
     /// Name of its time zone, for upload windows and the console.
     pub timezone: String,
+    /// The process shuts itself in, as far as the kernel can.
+    pub sandbox: bool,
 }
 
 /// A configuration that cannot be used, with everything that is wrong with it.
@@ -170,8 +172,10 @@ impl BoxConfig {
             }
             Ok(text.to_owned())
         });
+        let sandbox = section.flag("sandbox", reading).unwrap_or(true);
         section.finish(reading);
-        BoxConfig { id, timezone: timezone.unwrap_or_else(|| "Asia/Shanghai".to_owned()) }
+        let timezone = timezone.unwrap_or_else(|| "Asia/Shanghai".to_owned());
+        BoxConfig { id, timezone, sandbox }
     }
 }
 

@@ -8,5 +8,6 @@ pub mod local_socket;
 pub mod net;
 pub mod planted;
 pub mod random;
+pub mod sandbox;
 pub mod scratch;
 pub mod service_manager;

@@ -23,6 +23,7 @@ pub struct BoxPlan {
     binary: PathBuf,
     ring: Option<PathBuf>,
     ring_settings: Vec<(String, String)>,
+    box_settings: String,
     api_settings: String,
     push_key: String,
     sections: String,
@@ -41,12 +42,14 @@ impl Default for BoxPlan {
             binary: binary(),
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            box_settings: String::new(),
             api_settings: String::new(),
             push_key: String::new(),
             sections: String::new(),
             of_a_fleet: false,
             rules: record_all(&["Flv"]),
-            environment: Vec::new(),
+            // A system call outside of the sandbox's list ends the box, and the test with it.
+            environment: vec![("EDGEREC_PLANT_KILL_AT_CALL".to_owned(), "1".to_owned())],
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
@@ -69,6 +72,12 @@ impl BoxPlan {
     pub fn ring_setting(mut self, key: &str, toml: &str) -> BoxPlan {
         self.ring_settings.retain(|(set, _)| set != key);
         self.ring_settings.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Adds lines of `[box]`, in TOML.
+    pub fn box_setting(mut self, toml: &str) -> BoxPlan {
+        self.box_settings.push_str(toml);
         self
     }
 
@@ -349,8 +358,9 @@ impl EdgeBox {
         let rules = toml_text(&self.dir.path().join("rules.json"));
         let rules = if self.plan.of_a_fleet { String::new() } else { format!("file = {rules}\n") };
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+            "[box]\nid = \"box-01\"\n{}\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
              [api]\nlisten = \"{}\"\n{}\n[rules]\n{rules}\n[ring]\npath = {}\n",
+            self.plan.box_settings,
             self.rtmp,
             self.plan.push_key,
             self.api,

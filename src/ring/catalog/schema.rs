@@ -134,6 +134,8 @@ pub fn open(path: &Path, identity: &RingIdentity) -> Result<Connection, RingErro
 
 fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
+    // The sandbox has no folder for scratch files, and rows are few.
+    db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "foreign_keys", "OFF")?;
