@@ -55,10 +55,11 @@ const FUNCTION_LINES_MAX: usize = 100;
 const EMPTY_NAMES: [&str; 8] =
     ["util", "utils", "common", "helper", "helpers", "manager", "types", "misc"];
 /// What lies at the top; a new entry is a decision.
-const TOP_LEVEL: [&str; 20] = [
+const TOP_LEVEL: [&str; 21] = [
     ".ci",
     ".clippy.toml",
     ".config",
+    ".deny.toml",
     ".git",
     ".gitignore",
     ".rustfmt.toml",
@@ -196,7 +197,7 @@ fn layer_of(path: &str) -> Option<&str> {
     let inside = path.strip_prefix("src/")?;
     match inside {
         "main.rs" => Some("main"),
-        "lib.rs" => None,
+        "lib.rs" | "build.rs" => None,
         _ => Some(inside.split(['/', '.']).next().unwrap_or(inside)),
     }
 }

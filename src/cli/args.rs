@@ -16,7 +16,7 @@ use crate::domain::time::UnixMillis;
 
 /// Records camera and encoder streams to a flash ring, applies rules, delivers the files.
 #[derive(Debug, Parser)]
-#[command(name = "edgerec", version)]
+#[command(name = "edgerec", version = env!("EDGEREC_VERSION"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
