@@ -7,8 +7,10 @@ use jiff::Timestamp;
 
 use crate::api::request::{ExportOrder, Subject, file_id};
 use crate::cli::demo::DemoArguments;
+use crate::cli::factory_reset::FactoryReset;
 use crate::cli::fleet::FleetCommand;
 use crate::cli::outcome::Failure;
+use crate::cli::provision::Provision;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
 use crate::domain::stream_key::StreamKey;
@@ -77,6 +79,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give a new box its identity, broker, certificates, ring and first key of the API.
+    Provision(Provision),
+    /// Wipe everything that was recorded, queued and set, and what `provision` gave.
+    FactoryReset(FactoryReset),
 }
 
 /// What to export, and where to.

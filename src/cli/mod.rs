@@ -8,6 +8,7 @@ pub mod check_config;
 pub mod demo;
 pub mod explain;
 pub mod export;
+pub mod factory_reset;
 pub mod fleet;
 pub mod format;
 pub mod fsck;
@@ -15,6 +16,7 @@ pub mod landing;
 pub mod link;
 pub mod ls;
 pub mod outcome;
+pub mod provision;
 pub mod run;
 
 use std::io::{self, Write};
@@ -74,6 +76,8 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
             export::export(&config()?, &order, &output, json, out)
         }
         Command::Fsck { json } => fsck::fsck(&config()?, json, out),
+        Command::Provision(wanted) => provision::provision(&cli.config, &wanted, out),
+        Command::FactoryReset(wanted) => factory_reset::reset(&cli.config, &wanted, out),
     }
 }
 

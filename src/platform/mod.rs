@@ -10,4 +10,5 @@ pub mod planted;
 pub mod random;
 pub mod sandbox;
 pub mod scratch;
+pub mod secret_file;
 pub mod service_manager;

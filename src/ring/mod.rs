@@ -30,6 +30,7 @@ pub mod read_only;
 pub mod scan;
 pub mod slots;
 pub mod snapshot;
+pub mod wipe;
 pub mod writer;
 
 use std::path::PathBuf;
