@@ -33,6 +33,8 @@ pub trait BoxFigures: Send + Sync {
     fn live(&self) -> BTreeMap<&'static str, u64>;
     /// What was delivered since the start.
     fn delivered(&self) -> DeliveryFigures;
+    /// Temperatures of the board in degrees Celsius, by thermal zone.
+    fn temperatures(&self) -> Vec<(String, f64)>;
 }
 
 /// What was delivered since the program started.
@@ -89,6 +91,7 @@ async fn metrics(State(desk): State<Arc<MetricsDesk>>) -> Response {
     page.ring(&desk.ring.lanes.meters.read());
     page.catalog(&catalog);
     page.delivery(&catalog, desk.figures.delivered());
+    page.board(&desk.figures.temperatures());
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, page.0).into_response()
 }
@@ -122,6 +125,15 @@ impl Page {
         let live = DECISIONS
             .map(|decision| ("decision", decision, live.get(decision).copied().unwrap_or(0)));
         self.labelled("edgerec_live_sessions", Kind::Gauge, help, live);
+    }
+
+    fn board(&mut self, temperatures: &[(String, f64)]) {
+        if !temperatures.is_empty() {
+            let zones =
+                temperatures.iter().map(|(zone, celsius)| ("zone", zone.as_str(), *celsius));
+            let help = "Temperatures of the board, by thermal zone.";
+            self.labelled("edgerec_temperature_celsius", Kind::Gauge, help, zones);
+        }
     }
 
     fn ring(&mut self, ring: &RingReading) {
@@ -176,13 +188,13 @@ impl Page {
         self.line(format_args!("{name} {value}"));
     }
 
-    /// Label values are words of ours: nothing in them has to be escaped.
-    fn labelled<V: Display>(
+    /// Label values are words of ours or of the board's file: nothing in them has to be escaped.
+    fn labelled<'a, V: Display>(
         &mut self,
         name: &str,
         kind: Kind,
         help: &str,
-        samples: impl IntoIterator<Item = (&'static str, &'static str, V)>,
+        samples: impl IntoIterator<Item = (&'static str, &'a str, V)>,
     ) {
         self.begin(name, kind, help);
         for (label, word, value) in samples {

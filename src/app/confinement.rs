@@ -53,6 +53,9 @@ pub fn of(config: &Config) -> Confinement {
         writes.push(path.clone());
         writes.extend(path.parent().filter(|above| above.parent().is_some()).map(Path::to_owned));
     }
+    if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.as_ref()) {
+        writes.push(led.clone());
+    }
     let listens = [config.rtmp.listen, config.api.listen];
     let listens = listens.into_iter().flatten().map(|addr| addr.port()).collect();
     Confinement { reads, writes, listens }

@@ -5,6 +5,7 @@ mod bridge;
 mod callbacks;
 pub mod confinement;
 pub mod fleet;
+mod hardware;
 mod knowledge;
 mod online;
 mod publish_check;
@@ -93,6 +94,9 @@ pub enum AppError {
     /// Nothing can be recorded any more; a restart of the program recovers.
     #[error("the writer thread ended unasked")]
     WriterGone,
+    /// The ring is not where the board has its data.
+    #[error("[board] {0}")]
+    Board(String),
     /// The control socket cannot be bound.
     #[error("cannot bind edgerec.sock in the ring")]
     ControlSocket(#[source] std::io::Error),
@@ -152,6 +156,9 @@ pub async fn run_on(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
+    if let Some(board) = &config.hardware {
+        hardware::check(board, &config.ring)?;
+    }
     let rules = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
     let target = config
         .upload
@@ -234,8 +241,13 @@ async fn serve(
     let board =
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {
-        let parts = WebParts { desk, live: live.clone(), board: board.clone() };
+        let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
+        let zones = zones.unwrap_or_default();
+        let parts = WebParts { desk, live: live.clone(), board: board.clone(), zones };
         web.start(parts, &after_streams, &background);
+    }
+    if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.clone()) {
+        after_streams.spawn(hardware::shine(led, ring.clone(), live.clone(), background.clone()));
     }
     let parts = Part::of_ring(&ring, board.clone()).into_iter().chain([recorder]).collect();
     let known = Arc::new(Knowledge { live, board, clock: clock.clone() });

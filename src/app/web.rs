@@ -17,6 +17,7 @@ use crate::app::AppError;
 use crate::app::online::Online;
 use crate::config::{ApiConfig, Config};
 use crate::delivery::board::Board;
+use crate::platform::board::temperatures;
 use crate::platform::clock::Clock;
 use crate::platform::net::Net;
 use crate::recorder::live::LiveTable;
@@ -37,6 +38,8 @@ pub(super) struct WebParts {
     pub(super) desk: Arc<CloudDesk>,
     pub(super) live: Arc<LiveTable>,
     pub(super) board: Option<Arc<Board>>,
+    /// Types of the thermal zones that are told.
+    pub(super) zones: Vec<String>,
 }
 
 /// What answers actions, whether they come over HTTP or from the fleet.
@@ -69,13 +72,13 @@ impl Web {
 
     /// Serves until `shutdown`.
     pub(super) fn start(self, parts: WebParts, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        let WebParts { desk, live, board } = parts;
+        let WebParts { desk, live, board, zones } = parts;
         let (ring, clock, key) = (desk.ring.clone(), desk.clock.clone(), desk.key.clone());
         let files = FileDesk::new(ring.clone(), clock.clone(), key.clone(), tasks.clone());
         let shows = LiveDesk::new(ring.live.clone(), clock.clone(), key);
         tasks.spawn(files.clone().close_idle(shutdown.clone()));
         let door = Door::new(desk, self.credentials);
-        let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board }));
+        let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board, zones }));
         let routes = files.routes().merge(shows.routes()).merge(metrics.routes());
         let routes = routes.merge(door.routes());
         tasks.spawn(self.server.run(routes, tasks.clone(), shutdown.clone()));
@@ -86,6 +89,7 @@ impl Web {
 struct Figures {
     live: Arc<LiveTable>,
     board: Option<Arc<Board>>,
+    zones: Vec<String>,
 }
 
 impl BoxFigures for Figures {
@@ -100,5 +104,9 @@ impl BoxFigures for Figures {
             bytes: delivered.bytes,
             failures: delivered.failures,
         }
+    }
+
+    fn temperatures(&self) -> Vec<(String, f64)> {
+        temperatures(&self.zones)
     }
 }

@@ -32,7 +32,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service. Prints `ready rtmp=ADDR api=ADDR` when it listens.
-    Run,
+    Run {
+        /// The board that it runs on: a name in /usr/share/edgerec/board, or the path of a folder.
+        #[arg(long, value_name = "NAME")]
+        board: Option<String>,
+    },
     /// Show the whole way, from a stream to delivered files, with nothing but this program.
     Demo(DemoArguments),
     /// Make the ring that the configuration describes.

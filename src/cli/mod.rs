@@ -55,10 +55,10 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
-    outcome::start_log(matches!(cli.command, Command::Run))?;
+    outcome::start_log(matches!(cli.command, Command::Run { .. }))?;
     let config = || load(&cli.config);
     match cli.command {
-        Command::Run => run::run(config()?),
+        Command::Run { board } => run::run(config()?, board.as_deref()),
         Command::Demo(arguments) => {
             run::on_runtime(demo::run(&arguments))?.map_err(|error| Failure::of(&error))
         }

@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use crate::app::{self, AppError, Ready, confinement};
 use crate::cli::outcome::Failure;
-use crate::config::Config;
+use crate::config::{Config, Hardware};
+use crate::platform::flash::SystemFlash;
 use crate::platform::sandbox::{self, Level};
 
 /// Runs the box, in the sandbox unless the configuration leaves it out. A second signal ends it at
@@ -18,7 +19,9 @@ use crate::platform::sandbox::{self, Level};
 ///
 /// # Errors
 /// It cannot start.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(mut config: Config, board: Option<&str>) -> Result<(), Failure> {
+    let hardware = board.map(|name| Hardware::load(&SystemFlash, name)).transpose();
+    config.hardware = hardware.map_err(|faults| Failure::Configuration(faults.to_string()))?;
     if config.identity.sandbox {
         enter_sandbox(&config);
     } else {
@@ -69,6 +72,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     ended.map_err(|error| match &error {
         AppError::Rules(faults) => Failure::Configuration(faults.to_string()),
+        AppError::Board(_) => Failure::Configuration(error.to_string()),
         AppError::Fleet(fault) => Failure::Configuration(format!("[mqtt] {fault}")),
         _ => Failure::of(&error),
     })

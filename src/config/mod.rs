@@ -3,6 +3,7 @@
 //! themselves. Relative paths start at the folder of the file.
 
 mod control;
+mod hardware;
 mod limits;
 mod quantity;
 mod ring;
@@ -24,6 +25,7 @@ use crate::platform::flash::{Flash, Open, SystemFlash};
 pub use control::{
     ApiConfig, ApiCredentials, MqttConfig, MqttIdentity, RtmpConfig, RulesConfig, RulesFile,
 };
+pub use hardware::Hardware;
 pub use quantity::{BitRate, DayWindow, parse_bit_rate, parse_duration, parse_size};
 pub use ring::RingConfig;
 pub use rules_file::RulesDocument;
@@ -56,6 +58,8 @@ pub struct Config {
     pub callback: Option<CallbackConfig>,
     /// `[limits]`
     pub limits: ServiceLimits,
+    /// What the hardware has, where `run --board` names it.
+    pub hardware: Option<Hardware>,
 }
 
 /// Who the box is and where.
@@ -158,7 +162,7 @@ impl Config {
             .table("callback", reading)
             .and_then(|section| CallbackConfig::read(section, reading));
         file.finish(reading);
-        Config { identity, ring, rtmp, api, rules, mqtt, upload, callback, limits }
+        Config { identity, ring, rtmp, api, rules, mqtt, upload, callback, limits, hardware: None }
     }
 }
 

@@ -29,6 +29,7 @@ pub mod secret;
 pub mod service;
 pub mod source;
 pub mod splice;
+pub mod status_light;
 pub mod stream_key;
 pub mod stream_watch;
 pub mod task;

@@ -23,6 +23,7 @@ pub struct BoxPlan {
     binary: PathBuf,
     ring: Option<PathBuf>,
     ring_settings: Vec<(String, String)>,
+    board: Option<PathBuf>,
     box_settings: String,
     api_settings: String,
     push_key: String,
@@ -42,6 +43,7 @@ impl Default for BoxPlan {
             binary: binary(),
             ring: None,
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            board: None,
             box_settings: String::new(),
             api_settings: String::new(),
             push_key: String::new(),
@@ -72,6 +74,12 @@ impl BoxPlan {
     pub fn ring_setting(mut self, key: &str, toml: &str) -> BoxPlan {
         self.ring_settings.retain(|(set, _)| set != key);
         self.ring_settings.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Runs it on the board of this folder.
+    pub fn board(mut self, folder: &Path) -> BoxPlan {
+        self.board = Some(folder.to_owned());
         self
     }
 
@@ -196,7 +204,7 @@ impl EdgeBox {
         assert!(self.process.is_none(), "the box runs already");
         self.write_config();
         let began = Instant::now();
-        let mut command = self.command(&["run"]);
+        let mut command = self.run_command();
         command.env("RUST_BACKTRACE", "1");
         let mut process = Process::start(&command, "edgerec", &self.log, Stdout::Piped);
         let stdout = process.child().stdout.take().expect("stdout is piped");
@@ -220,7 +228,7 @@ impl EdgeBox {
     /// Starts a box that is to refuse; gives its exit code and what it said.
     #[track_caller]
     pub fn run_to_its_end(&self, within: Duration) -> (ExitStatus, String) {
-        let command = self.command(&["run"]);
+        let command = self.run_command();
         let mut process = Process::start(&command, "edgerec", &self.log, Stdout::Log);
         let status = process.end_within(within);
         (status, self.log())
@@ -345,6 +353,14 @@ impl EdgeBox {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+
+    fn run_command(&self) -> Command {
+        let mut command = self.command(&["run"]);
+        if let Some(board) = &self.plan.board {
+            command.arg("--board").arg(board);
+        }
+        command
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
