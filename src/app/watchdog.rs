@@ -89,7 +89,7 @@ pub(super) async fn watch(
     let began = clock.now().boot;
     parts.iter_mut().for_each(|part| part.seen.1 = began);
     let mut looks = tokio::time::interval(interval / LOOKS);
-    let mut told = false;
+    let mut told = Vec::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -101,11 +101,10 @@ pub(super) async fn watch(
             .filter_map(|part| (part.look(now) > interval / 2).then_some(part.name))
             .collect();
         if hangs.is_empty() {
-            told = false;
             tell(service_manager::alive());
-        } else if !told {
-            told = true;
+        } else if hangs != told {
             error!(parts = hangs.join(", "), "a part of the box hangs; the watchdog is not fed");
         }
+        told = hangs;
     }
 }
