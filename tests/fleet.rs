@@ -5,6 +5,8 @@ mod support;
 
 #[path = "fleet/commands.rs"]
 mod commands;
+#[path = "fleet/contract.rs"]
+mod contract;
 #[path = "fleet/events.rs"]
 mod events;
 #[path = "fleet/link.rs"]

@@ -91,6 +91,10 @@ fn listen(topic: &str) -> Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -105,5 +109,26 @@ mod tests {
         for bad in bad {
             assert!(!topics.may_be_answered(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_description_has_these_topics_and_no_others() {
+        let us = Addressee { fleet: "{fleet}".into(), box_id: "{box}".into() };
+        let topics = Topics::new(&us);
+        let mut ours: BTreeSet<String> =
+            EventKind::ALL.into_iter().map(|kind| topics.event(kind)).collect();
+        // Taken apart, so that a new one cannot be forgotten here.
+        let Topics { config_of_fleet, config_of_box, commands, replies, events: _, state, online } =
+            topics;
+        let replies = format!("{replies}{{mark}}");
+        ours.extend([config_of_fleet, config_of_box, commands, replies, state, online]);
+        let description: Value =
+            serde_json::from_str(include_str!("contract/asyncapi.json")).expect("JSON");
+        let channels = description["channels"].as_object().expect("channels");
+        let described: BTreeSet<String> = channels
+            .values()
+            .map(|channel| channel["address"].as_str().expect("text").to_owned())
+            .collect();
+        assert_eq!(ours, described);
     }
 }

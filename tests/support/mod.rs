@@ -17,6 +17,7 @@ pub mod edge_box;
 pub mod fake_vod;
 pub mod ffmpeg;
 pub mod http;
+pub mod json_schema;
 pub mod media;
 pub mod memory_shelf;
 pub mod mounts;
