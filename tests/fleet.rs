@@ -5,6 +5,10 @@ mod support;
 
 #[path = "fleet/commands.rs"]
 mod commands;
+#[path = "fleet/contract.rs"]
+mod contract;
+#[path = "fleet/events.rs"]
+mod events;
 #[path = "fleet/link.rs"]
 mod link;
 #[path = "fleet/rules.rs"]
@@ -12,6 +16,7 @@ mod rules;
 #[path = "fleet/signed.rs"]
 mod signed;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -34,7 +39,12 @@ const BACK_WITHIN: Duration = Duration::from_secs(150);
 
 /// The lines of `[mqtt]` for a broker.
 fn mqtt(broker: &Broker) -> String {
-    format!("url = \"mqtt://{}\"\nfleet = \"venue\"\n", broker.addr())
+    mqtt_at(broker.addr())
+}
+
+/// The lines of `[mqtt]` for a broker at an address.
+fn mqtt_at(addr: SocketAddr) -> String {
+    format!("url = \"mqtt://{addr}\"\nfleet = \"venue\"\n")
 }
 
 /// A rule set that records all of the app `live` under a template of this name.

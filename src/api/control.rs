@@ -27,10 +27,11 @@ use tracing::{debug, error};
 use crate::api::ApiError;
 use crate::api::explain::explain;
 use crate::api::export::Export;
-use crate::api::report::{ExplainReport, FileRow, Transfer};
+use crate::api::report::{EventRow, ExplainReport, FileRow, Transfer};
 use crate::api::request::{ExportOrder, Listed, REQUEST_BYTES_MAX, Refusal, Request, stream_key};
 use crate::domain::ids::FileId;
 use crate::domain::matching::Decision;
+use crate::domain::notice::NoticeSeq;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::local_socket;
@@ -47,6 +48,8 @@ const CLIENTS_MAX: usize = 16;
 const PIECES_AHEAD: usize = 2;
 /// Rows that are read from the catalog at once.
 const ROWS_AT_ONCE: u32 = 2_048;
+/// Events that are read at once; each has its whole body.
+pub const EVENTS_AT_ONCE: u32 = 128;
 /// A listener out of descriptors waits this long before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -168,6 +171,7 @@ impl Context {
     async fn answer(&self, request: Request, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
         match request {
             Request::Ls {} => self.list(to).await,
+            Request::Events { from } => self.events(NoticeSeq(from), to).await,
             Request::Explain { stream, at } => {
                 let report = self.explain(stream_key(&stream)?, at.map(UnixMillis)).await?;
                 write_line(to, &report).await
@@ -199,6 +203,22 @@ impl Context {
                 let queued = record.state == FileState::Queued;
                 let transfer = if queued { self.known.transfer(record.id) } else { None };
                 write_line(to, &FileRow::new(record, transfer)).await?;
+            }
+        }
+        write_line(to, &Listed { listed }).await
+    }
+
+    /// Page by page, as [`list`](Self::list).
+    async fn events(&self, mut from: NoticeSeq, to: &mut OwnedWriteHalf) -> Result<(), Broken> {
+        let mut listed = 0;
+        loop {
+            let call = self.ring.catalog.call(move |state| state.events_from(from, EVENTS_AT_ONCE));
+            let page = call.await.map_err(ApiError::from)?;
+            let Some(last) = page.last() else { break };
+            from = NoticeSeq(last.seq.0 + 1);
+            for record in &page {
+                listed += 1;
+                write_line(to, &EventRow::new(record)).await?;
             }
         }
         write_line(to, &Listed { listed }).await

@@ -1,12 +1,15 @@
 //! The reports: one shape each, for the control socket and for `--json`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::domain::matching::Decision;
+use crate::domain::notice::event_word;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::ring::catalog::files::FileRecord;
 use crate::ring::catalog::ledger::DecisionRecord;
+use crate::ring::catalog::notices::{EventRecord, Reader};
 use crate::ring::catalog::open::{FileState, RecordingContent};
 
 /// One file, as `ls` shows it. Identities are decimal digits; times are Unix milliseconds.
@@ -82,6 +85,42 @@ impl FileRow {
             url: record.url.clone(),
             tracks: record.tracks.clone(),
             dropped_tracks: record.dropped_tracks.clone(),
+        }
+    }
+}
+
+/// One event of the outbox, as `events` shows it. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Its number: grows by one from each to the next.
+    pub seq: u64,
+    /// Its kind, as topics have it.
+    pub kind: String,
+    /// When it happened.
+    pub time_ms: i64,
+    /// The stream key, if it is of a stream.
+    pub stream: Option<String>,
+    /// `waits`, `told` or `given_up`; null without a receiver of its notices.
+    pub receiver: Option<String>,
+    /// `waits` or `told`; null without a fleet.
+    pub fleet: Option<String>,
+    /// What it says.
+    pub event: Value,
+}
+
+impl EventRow {
+    /// From the catalog.
+    #[must_use]
+    pub fn new(record: &EventRecord) -> Self {
+        let word = |reader: Reader| reader.word().map(str::to_owned);
+        EventRow {
+            seq: record.seq.0,
+            kind: event_word(record.number).to_owned(),
+            time_ms: record.at.0,
+            stream: Some(record.stream.clone()).filter(|stream| !stream.is_empty()),
+            receiver: word(record.receiver),
+            fleet: word(record.fleet),
+            event: serde_json::from_str(&record.body).unwrap_or_default(),
         }
     }
 }

@@ -16,6 +16,11 @@ pub const REQUEST_BYTES_MAX: usize = 16 << 10;
 pub enum Request {
     /// All files: a [`FileRow`](crate::api::report::FileRow) a line, then [`Listed`].
     Ls {},
+    /// Events of the outbox: an [`EventRow`](crate::api::report::EventRow) a line, then [`Listed`].
+    Events {
+        /// From this number on.
+        from: u64,
+    },
     /// One [`ExplainReport`](crate::api::report::ExplainReport).
     Explain {
         /// The stream key.

@@ -23,6 +23,7 @@ pub(super) fn address(config: &Config, ring: &Ring) {
             let url = callback.url.clone()?;
             Some(Destination::of_all(url, callback.key.clone()))
         }),
+        fleet: config.mqtt.is_some(),
     };
     ring.catalog.post(move |state| state.set_notice_desk(desk));
 }

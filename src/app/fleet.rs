@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -16,13 +17,17 @@ use crate::app::AppError;
 use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
+use crate::domain::fleet::refused::Refused;
+use crate::domain::notice::box_event::BoxNews;
+use crate::domain::notice::{BoxEvent, NoticeSeq};
 use crate::domain::restart_plan::restart_at;
 use crate::domain::service::fleet_rules::News;
 use crate::domain::service::layers::SentLayer;
+use crate::domain::service::{Changes, Service};
 use crate::domain::stream_key::StreamKey;
 use crate::fleet::{
-    BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, QueueFigures,
-    Restart, RingFigures, StreamReport,
+    BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, OutgoingEvent,
+    QueueFigures, Restart, RingFigures, StreamReport,
 };
 use crate::platform::flash::Flash;
 use crate::recorder::live::LiveTable;
@@ -30,6 +35,7 @@ use crate::recorder::rules::RulesInForce;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::figures::CatalogFigures;
+use crate::ring::catalog::notices::FleetEvent;
 use crate::ring::catalog::open::{FileState, SlotState};
 use crate::ring::layout::stream_hash;
 
@@ -38,6 +44,8 @@ pub(super) struct FleetParts {
     pub(super) desk: Arc<CloudDesk>,
     pub(super) rules: RulesInForce,
     pub(super) live: Arc<LiveTable>,
+    /// Told of new events.
+    pub(super) events: Arc<Notify>,
     /// With the folder of the ring.
     pub(super) flash: (Arc<dyn Flash>, PathBuf),
 }
@@ -58,11 +66,12 @@ pub(super) fn start(
     let gate = Arc::new(Gate::new(us, Keyring::new(mqtt.rules_public_keys.clone())));
     let clock = parts.desk.clock.clone();
     let us = Arc::new(OurBox { gate, parts });
-    let Fleet { link, keeper, errands, voice } = Fleet::new(&settings, us, clock)?;
+    let Fleet { link, keeper, errands, voice, herald } = Fleet::new(&settings, us, clock)?;
     tasks.spawn(link.run(shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(errands.run(shutdown.clone()));
     tasks.spawn(voice.run(shutdown.clone()));
+    tasks.spawn(herald.run(shutdown.clone()));
     Ok(())
 }
 
@@ -131,10 +140,13 @@ fn store(
         other => return Ok(other.map_err(NotTaken::Refused)),
     };
     let now = state.now().at.wall.unix;
-    let changed = state.change_service(|service, changes| {
+    let (layer, revision) = (document.layer, document.set.revision);
+    let event = BoxEvent { at: now, what: BoxNews::Applied { layer, revision } };
+    let take = |service: &mut Service, changes: &mut Changes| {
         service.take_document(document, us, now, changes);
         Ok(news)
-    })?;
+    };
+    let changed = state.change_service_and_tell(take, Some(event))?;
     Ok(Ok(changed.expect("what was judged is not refused")))
 }
 
@@ -168,6 +180,40 @@ impl FleetBox for OurBox {
             let figures = figures.inspect_err(|problem| error!(%problem, "no figures")).ok()?;
             Some(self.told_of(&figures))
         })
+    }
+
+    fn refused(&self, layer: SentLayer, refused: &Refused) {
+        let refused = refused.clone();
+        self.parts.desk.ring.catalog.post(move |state| {
+            let what = BoxNews::Refused { layer, refused };
+            let event = BoxEvent { at: state.now().at.wall.unix, what };
+            if let Err(problem) = state.post_box_event(&event) {
+                error!(%problem, "a refusal is told by the state only");
+            }
+        });
+    }
+
+    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Vec<OutgoingEvent>> {
+        Box::pin(async move {
+            let catalog = &self.parts.desk.ring.catalog;
+            let events = catalog.call(move |state| state.events_for_fleet(after, most)).await;
+            let events = events.inspect_err(|problem| error!(%problem, "no events are told"));
+            let outgoing = |FleetEvent { seq, kind, body }| OutgoingEvent { seq, kind, body };
+            events.unwrap_or_default().into_iter().map(outgoing).collect()
+        })
+    }
+
+    fn told(&self, events: Vec<NoticeSeq>) -> FleetFuture<'_, bool> {
+        Box::pin(async move {
+            let catalog = &self.parts.desk.ring.catalog;
+            let kept = catalog.call(move |state| state.fleet_has(&events)).await;
+            let kept = kept.inspect_err(|problem| error!(%problem, "events will be told again"));
+            kept.is_ok()
+        })
+    }
+
+    fn event_news(&self) -> Arc<Notify> {
+        self.parts.events.clone()
     }
 }
 

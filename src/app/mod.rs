@@ -235,7 +235,8 @@ async fn serve(
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
-        let parts = FleetParts { desk, rules: in_force, live, flash };
+        let events = ring.catalog.call(|state| Ok(state.fleet_news())).await?;
+        let parts = FleetParts { desk, rules: in_force, live, events, flash };
         fleet::start(mqtt, us, parts, &after_streams, &background)?;
     }
     let board =

@@ -63,6 +63,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List what happened, as the fleet and the receivers of callbacks are told it.
+    Events {
+        /// From this number on.
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        from: u64,
+        /// Go on with what happens from now on.
+        #[arg(long)]
+        follow: bool,
+        /// Report as JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the files.
     Ls {
         /// Go on showing them.

@@ -10,14 +10,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::ApiError;
-use crate::api::control::socket_path;
+use crate::api::control::{EVENTS_AT_ONCE, socket_path};
 use crate::api::export::{Export, PIECE_BYTES};
-use crate::api::report::{ExplainReport, ExportHeader, FileRow};
+use crate::api::report::{EventRow, ExplainReport, ExportHeader, FileRow};
 use crate::api::request::{ExportOrder, Listed, Refusal, Request};
 use crate::cli::landing::Landing;
 use crate::cli::outcome::{Failure, printable};
 use crate::config::Config;
 use crate::domain::ids::FileId;
+use crate::domain::notice::NoticeSeq;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::clock::{Clock, SystemClock};
@@ -65,6 +66,21 @@ impl Link {
         match self {
             Link::Running(running) => running.files(take),
             Link::Still(still) => files_of(still.ring(), take),
+        }
+    }
+
+    /// Gives all events from a number on to `take`, in order.
+    ///
+    /// # Errors
+    /// They cannot be read, or what `take` says.
+    pub fn events(
+        self,
+        from: NoticeSeq,
+        take: &mut dyn FnMut(EventRow) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Link::Running(running) => running.rows(&Request::Events { from: from.0 }, take),
+            Link::Still(still) => events_of(still.ring(), from, take),
         }
     }
 
@@ -123,6 +139,20 @@ fn files_of(
     }
 }
 
+fn events_of(
+    ring: &Ring,
+    mut from: NoticeSeq,
+    take: &mut dyn FnMut(EventRow) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    loop {
+        let page = ring.catalog.call_blocking(move |state| state.events_from(from, EVENTS_AT_ONCE));
+        let page = page.map_err(|error| Failure::of(&error))?;
+        let Some(last) = page.last() else { return Ok(()) };
+        from = NoticeSeq(last.seq.0 + 1);
+        page.iter().try_for_each(|record| take(EventRow::new(record)))?;
+    }
+}
+
 /// The running box, for one question.
 pub struct RunningBox {
     stream: BufReader<UnixStream>,
@@ -131,8 +161,8 @@ pub struct RunningBox {
 /// One line of a listing.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum ListLine {
-    Row(Box<FileRow>),
+enum ListLine<T> {
+    Row(Box<T>),
     End(Listed),
     Refused(Refusal),
 }
@@ -182,11 +212,16 @@ impl RunningBox {
         self.answer()
     }
 
-    fn files(
+    fn files(self, take: &mut dyn FnMut(FileRow) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.rows(&Request::Ls {}, take)
+    }
+
+    fn rows<T: DeserializeOwned>(
         mut self,
-        take: &mut dyn FnMut(FileRow) -> Result<(), Failure>,
+        request: &Request,
+        take: &mut dyn FnMut(T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.ask(&Request::Ls {})?;
+        self.ask(request)?;
         let mut rows = 0;
         loop {
             match self.line()? {

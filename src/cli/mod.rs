@@ -6,6 +6,7 @@
 pub mod args;
 pub mod check_config;
 pub mod demo;
+pub mod events;
 pub mod explain;
 pub mod export;
 pub mod factory_reset;
@@ -68,6 +69,9 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         }
         Command::Explain { stream, at, json } => {
             explain::explain(&config()?, &stream, at, json, out)
+        }
+        Command::Events { from, follow, json } => {
+            events::events(&config()?, from, follow, json, out)
         }
         Command::Fleet(command) => fleet::run(&config()?, command, out),
         Command::Ls { watch, json } => ls::ls(&config()?, watch, json, out),

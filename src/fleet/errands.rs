@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::v5::AsyncClient;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -15,6 +13,7 @@ use tracing::warn;
 
 use crate::fleet::PACKET_OVERHEAD_BYTES;
 use crate::fleet::link::LinkStatus;
+use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::FleetBox;
 use crate::fleet::topics::Topics;
 use crate::wire::cloud::envelope;
@@ -47,7 +46,7 @@ impl Errand {
 pub struct Errands {
     pub(super) arriving: mpsc::Receiver<Errand>,
     pub(super) us: Arc<dyn FleetBox>,
-    pub(super) client: AsyncClient,
+    pub(super) outbound: Arc<Outbound>,
     pub(super) status: watch::Receiver<LinkStatus>,
     pub(super) topics: Arc<Topics>,
 }
@@ -90,8 +89,15 @@ impl Errands {
             correlation_data: correlation,
             ..PublishProperties::default()
         };
-        let qos: QoS = standing.qos;
-        // It fails only when the link's task is gone.
-        let _ = self.client.publish_with_properties(topic, qos, false, answer, properties).await;
+        let message = Message {
+            topic,
+            qos: standing.qos,
+            retain: false,
+            payload: answer.into(),
+            properties,
+            event: None,
+        };
+        // It fails only when the link is lost, and then nobody is there to hear it.
+        self.outbound.publish(standing.connection, message).await;
     }
 }

@@ -115,6 +115,7 @@ impl Keeper {
                         held_back,
                         "rules of the fleet are refused, the old ones stay"
                     );
+                    self.us.refused(layer, &refused);
                 }
                 (Outcome::Unchanged, Some(refused))
             }

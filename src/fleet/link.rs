@@ -4,17 +4,19 @@
 //! forgets what it had not yet sent then; and at the first connection of a process in any case, so
 //! that documents that came to nobody come again.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, Publish, SubAck,
-    SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PubAck,
+    PubAckReason, Publish, SubAck, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, StateError};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Request, StateError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -22,8 +24,10 @@ use tracing::{error, info, warn};
 use crate::domain::fleet::attempts::Attempts;
 use crate::domain::time::ClockQuality;
 use crate::fleet::errands::Errand;
+use crate::fleet::herald::Acknowledged;
 use crate::fleet::keeper::Arrived;
 use crate::fleet::notebook::Notebook;
+use crate::fleet::outbound::{Message, Outbound, Requested};
 use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;
 use crate::fleet::{KEEP_ALIVE, PACKET_BYTES_MAX, tls};
@@ -32,6 +36,9 @@ use crate::platform::random::random_u64;
 
 /// At shutdown the farewell has this long to go out and the broker to close.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an answer has beside topic and payload, its correlation data included, generously.
+const ANSWER_OVERHEAD_BYTES: usize = 4_096;
 
 /// How the link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +65,13 @@ pub(super) struct Standing {
 /// The task.
 pub struct Link {
     client: AsyncClient,
+    outbound: Arc<Outbound>,
     events: EventLoop,
     topics: Arc<Topics>,
     presence: Arc<Presence>,
     documents: mpsc::Sender<Arrived>,
     commands: mpsc::Sender<Errand>,
+    acknowledged: mpsc::Sender<Acknowledged>,
     status: watch::Sender<LinkStatus>,
     notebook: Arc<Notebook>,
     clock: Arc<dyn Clock>,
@@ -73,15 +82,18 @@ pub struct Link {
     will_retained: bool,
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
+    /// Answers that a lost connection has not brought to the broker for sure.
+    to_say_again: VecDeque<Publish>,
 }
 
 impl Link {
     pub(super) fn new(
-        (client, events): (AsyncClient, EventLoop),
+        (client, outbound, events): (AsyncClient, Arc<Outbound>, EventLoop),
         (topics, presence): (Arc<Topics>, Arc<Presence>),
-        (documents, commands, status): (
+        (documents, commands, acknowledged, status): (
             mpsc::Sender<Arrived>,
             mpsc::Sender<Errand>,
+            mpsc::Sender<Acknowledged>,
             watch::Sender<LinkStatus>,
         ),
         notebook: Arc<Notebook>,
@@ -89,11 +101,13 @@ impl Link {
     ) -> Self {
         Link {
             client,
+            outbound,
             events,
             topics,
             presence,
             documents,
             commands,
+            acknowledged,
             status,
             notebook,
             clock,
@@ -102,6 +116,7 @@ impl Link {
             will_qos: QoS::AtLeastOnce,
             will_retained: true,
             to_subscribe: Vec::new(),
+            to_say_again: VecDeque::new(),
         }
     }
 
@@ -111,6 +126,7 @@ impl Link {
             self.attempts.begin(self.clock.now().boot);
             self.events.options.set_last_will(self.will());
             let lost = self.poll_until_lost(&shutdown).await;
+            self.take_back();
             self.status.send_replace(LinkStatus::Away);
             let Some(lost) = lost else { return };
             self.note(&lost);
@@ -146,6 +162,7 @@ impl Link {
             };
             match polled {
                 Ok(Ok(Event::Incoming(packet))) => self.came(packet),
+                Ok(Ok(Event::Outgoing(Outgoing::Publish(number)))) => self.outbound.sent(number),
                 Ok(Ok(Event::Outgoing(_))) => {}
                 // The broker closes after the farewell. Were we to close first, with something of
                 // its still unread, the farewell would be lost with the connection.
@@ -156,14 +173,14 @@ impl Link {
                 }
                 Err(_) => {
                     error!("the MQTT library panicked; the connection is made anew");
-                    self.events.clean();
-                    return Some(Lost {
-                        why: "the library panicked".to_owned(),
-                        taken_over: false,
-                    });
+                    return Some(Lost::because("the library panicked"));
                 }
             }
+            if self.outbound.is_silent() {
+                return Some(Lost::because("the broker does not acknowledge what it is sent"));
+            }
             self.subscribe();
+            self.say_again();
         }
     }
 
@@ -178,6 +195,7 @@ impl Link {
             }
             Packet::Publish(publish) => self.document(publish),
             Packet::SubAck(ack) => self.listens(&ack),
+            Packet::PubAck(ack) => self.has(&ack),
             _ => {}
         }
     }
@@ -203,6 +221,7 @@ impl Link {
         let packet_bytes_max = packet_bytes_max.unwrap_or(PACKET_BYTES_MAX).min(PACKET_BYTES_MAX);
         let delivers_once = allowed.and_then(|allowed| allowed.max_qos) != Some(0);
         let retains = allowed.and_then(|allowed| allowed.retain_available) != Some(0);
+        self.outbound.open(self.connections);
         self.status.send_replace(LinkStatus::Up(Standing {
             connection: self.connections,
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
@@ -217,6 +236,61 @@ impl Link {
         if !filters.is_empty() && self.client.try_subscribe_many(filters).is_ok() {
             self.to_subscribe.clear();
         }
+    }
+
+    /// After the end of a connection: what it has not brought to the broker is not left to the
+    /// library, which would send it in the order of packet numbers, without regard to how much the
+    /// broker takes at a time, or forget it. State, presence and events are told anew by those who
+    /// tell them; answers are kept for the next connection.
+    fn take_back(&mut self) {
+        self.outbound.close();
+        // Empties the channel too: since it was emptied last, something may have been requested.
+        self.events.clean();
+        let collided = self.events.state.collision.take().map(Request::Publish);
+        let requests: Vec<Request> = self.events.pending.drain(..).chain(collided).collect();
+        for request in requests {
+            match request {
+                Request::Publish(publish) => {
+                    if self.topics.is_answer(&publish.topic) {
+                        self.to_say_again.push_back(publish);
+                    }
+                }
+                other => self.events.pending.push_back(other),
+            }
+        }
+    }
+
+    /// Says answers that were taken back as soon as there is room. The broker may be another one, that
+    /// takes less.
+    fn say_again(&mut self) {
+        let LinkStatus::Up(standing) = *self.status.borrow() else { return };
+        let bytes = |publish: &Publish| publish.topic.len() + publish.payload.len();
+        let room = standing.packet_bytes_max.saturating_sub(ANSWER_OVERHEAD_BYTES);
+        self.to_say_again.retain(|publish| bytes(publish) <= room);
+        while let Some(publish) = self.to_say_again.front() {
+            let message = Message {
+                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                qos: standing.qos,
+                retain: publish.retain,
+                payload: publish.payload.clone(),
+                properties: publish.properties.clone().unwrap_or_default(),
+                event: None,
+            };
+            if self.outbound.try_publish(self.connections, &message) != Requested::Yes {
+                return;
+            }
+            self.to_say_again.pop_front();
+        }
+    }
+
+    /// The broker has something of ours, or does not want it.
+    fn has(&self, ack: &PubAck) {
+        let Some(event) = self.outbound.acknowledged(ack.pkid) else { return };
+        use PubAckReason::{NoMatchingSubscribers, Success};
+        let taken = matches!(ack.reason, Success | NoMatchingSubscribers);
+        let acknowledged = Acknowledged { connection: self.connections, event, taken };
+        // Without room the event counts as not told, and is sent again on the next connection.
+        let _ = self.acknowledged.try_send(acknowledged);
     }
 
     fn listens(&self, ack: &SubAck) {
@@ -307,4 +381,10 @@ impl Link {
 struct Lost {
     why: String,
     taken_over: bool,
+}
+
+impl Lost {
+    fn because(why: &str) -> Self {
+        Lost { why: why.to_owned(), taken_over: false }
+    }
 }

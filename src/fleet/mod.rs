@@ -1,19 +1,21 @@
 //! The fleet over MQTT v5: rule sets and commands come in, answers and the state of the box go out.
 //!
-//! Four tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
+//! Five tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
 //! for anything else, so that acknowledgements and pings go on whatever the box does. The [`keeper`]
 //! takes documents one after the other: durable and in force, or refused. The [`errands`] are commands,
 //! done and answered in turn. The [`voice`] says that the
-//! box is there and how it stands. What the fleet needs of the box is the port [`FleetBox`].
+//! box is there and how it stands, the [`herald`] what happened. What the fleet needs of the box is the port [`FleetBox`].
 //!
 //! Nothing depends on what the broker keeps of a session: rules and state are retained messages. A
 //! document that could not be held while others were at work is asked for again.
 
 mod errands;
+mod herald;
 mod keeper;
 mod link;
 mod notebook;
 pub mod operator;
+mod outbound;
 mod port;
 mod presence;
 mod state;
@@ -32,11 +34,14 @@ use crate::domain::fleet::document::Addressee;
 use crate::domain::ids::BootId;
 use crate::domain::secret::Secret;
 use crate::fleet::errands::Errands;
+use crate::fleet::herald::{EVENTS_IN_FLIGHT_MAX, Herald, Teller};
 use crate::fleet::keeper::Keeper;
 use crate::fleet::link::{Link, LinkStatus};
 use crate::fleet::notebook::Notebook;
+use crate::fleet::outbound::Outbound;
 pub use crate::fleet::port::{
-    BoxFigures, FleetBox, FleetFuture, NotTaken, QueueFigures, Restart, RingFigures, StreamReport,
+    BoxFigures, FleetBox, FleetFuture, NotTaken, OutgoingEvent, QueueFigures, Restart, RingFigures,
+    StreamReport,
 };
 use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;
@@ -108,6 +113,8 @@ pub struct Fleet {
     pub errands: Errands,
     /// Tells of the box.
     pub voice: Voice,
+    /// Tells what happened.
+    pub herald: Herald,
 }
 
 impl Fleet {
@@ -130,30 +137,41 @@ impl Fleet {
         let (documents, arriving) = mpsc::channel(DOCUMENTS_WAITING_MAX);
         let (commands, asked) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (status_in, status) = watch::channel(LinkStatus::Away);
+        // Those of a lost connection may still lie there.
+        let (acknowledged_in, acknowledged) = mpsc::channel(2 * EVENTS_IN_FLIGHT_MAX);
+        let outbound = Arc::new(Outbound::new(client.clone()));
         let link = Link::new(
-            (client.clone(), events),
+            (client.clone(), outbound.clone(), events),
             (topics.clone(), presence.clone()),
-            (documents, commands, status_in),
+            (documents, commands, acknowledged_in, status_in),
             notebook.clone(),
             clock.clone(),
         );
         let keeper = Keeper {
             arriving,
             us: us.clone(),
-            client: client.clone(),
+            client,
             topics: topics.clone(),
             notebook: notebook.clone(),
             clock: clock.clone(),
         };
+        let told_by = Teller {
+            outbound: outbound.clone(),
+            us: us.clone(),
+            news: us.event_news(),
+            topics: topics.clone(),
+            clock: clock.clone(),
+        };
+        let herald = Herald { status: status.clone(), acknowledged, told_by };
         let errands = Errands {
             arriving: asked,
             us: us.clone(),
-            client: client.clone(),
+            outbound: outbound.clone(),
             status: status.clone(),
             topics: topics.clone(),
         };
-        let voice = Voice::new((client, status), (topics, presence), notebook, us, clock);
-        Ok(Fleet { link, keeper, errands, voice })
+        let voice = Voice::new((outbound, status), (topics, presence), notebook, us, clock);
+        Ok(Fleet { link, keeper, errands, voice, herald })
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::domain::fleet::refused::Refused;
 use crate::domain::ids::SessionId;
 use crate::domain::matching::Decision;
+use crate::domain::notice::{EventKind, NoticeSeq};
 use crate::domain::service::fleet_rules::News;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::stream_key::StreamKey;
@@ -28,6 +31,25 @@ pub trait FleetBox: Send + Sync {
     fn streams(&self) -> Vec<StreamReport>;
     /// How ring, queue and flash stand; `None` if the box cannot tell.
     fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>>;
+    /// A document was refused. Called no more often than it may cost the flash a write.
+    fn refused(&self, layer: SentLayer, refused: &Refused);
+    /// Events after a number that the fleet has not, in order; at most `most`.
+    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Vec<OutgoingEvent>>;
+    /// The broker has these events; `false`: that could not be kept.
+    fn told(&self, events: Vec<NoticeSeq>) -> FleetFuture<'_, bool>;
+    /// Told whenever there is a new event.
+    fn event_news(&self) -> Arc<Notify>;
+}
+
+/// An event on its way to the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingEvent {
+    /// Its number.
+    pub seq: NoticeSeq,
+    /// Its kind.
+    pub kind: EventKind,
+    /// What it says, as JSON text.
+    pub body: String,
 }
 
 /// A document that changed nothing.

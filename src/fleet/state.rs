@@ -4,7 +4,6 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::domain::fleet::refused::Refused;
 use crate::domain::ids::BootId;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::time::{BootTime, ClockQuality, Instant};
@@ -113,20 +112,7 @@ fn layer_value(notes: &LayerNotes, applied: Option<u64>) -> Value {
         // After a start nothing may have come yet of what is in force.
         "received": notes.received.or(applied),
         "applied": applied,
-        "refused": notes.refused.as_ref().map(refused_value),
-    })
-}
-
-fn refused_value(refused: &Refused) -> Value {
-    let told = refused.faults.iter().take(REASONS_MAX);
-    let reasons: Vec<Value> =
-        told.map(|fault| json!({"place": fault.place, "what": fault.what})).collect();
-    let more = refused.faults.iter().count() + refused.faults.left_out() - reasons.len();
-    json!({
-        "why": refused.why.word(),
-        "revision": refused.revision,
-        "reasons": reasons,
-        "more": more,
+        "refused": notes.refused.as_ref().map(|refused| refused.told(REASONS_MAX)),
     })
 }
 
@@ -134,7 +120,7 @@ fn refused_value(refused: &Refused) -> Value {
 mod tests {
     use super::*;
     use crate::domain::faults::Faults;
-    use crate::domain::fleet::refused::Why;
+    use crate::domain::fleet::refused::{Refused, Why};
     use crate::domain::ids::SessionId;
     use crate::domain::matching::Decision;
     use crate::domain::stream_key::StreamKey;

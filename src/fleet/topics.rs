@@ -4,6 +4,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Filter;
 
 use crate::domain::fleet::document::Addressee;
+use crate::domain::notice::EventKind;
 use crate::domain::service::layers::SentLayer;
 
 /// The topics of one box.
@@ -13,6 +14,7 @@ pub(super) struct Topics {
     config_of_box: String,
     commands: String,
     replies: String,
+    events: String,
     /// How the box stands.
     pub(super) state: String,
     /// Whether the box is there.
@@ -28,6 +30,7 @@ impl Topics {
             config_of_box: of_box("config"),
             commands: of_box("command"),
             replies: format!("{fleet}/reply/"),
+            events: of_box("event/"),
             state: of_box("state"),
             online: of_box("online"),
         }
@@ -50,6 +53,18 @@ impl Topics {
 
     pub(super) fn is_command(&self, topic: &[u8]) -> bool {
         topic == self.commands.as_bytes()
+    }
+
+    /// Where events of a kind are told.
+    pub(super) fn event(&self, kind: EventKind) -> String {
+        format!("{}{}", self.events, kind.word())
+    }
+
+    /// Whether a message is an answer, which nobody says again unasked: state, presence and events
+    /// are told anew on each connection.
+    pub(super) fn is_answer(&self, topic: &[u8]) -> bool {
+        let ours = [&self.state, &self.online].into_iter().any(|ours| topic == ours.as_bytes());
+        !ours && !topic.starts_with(self.events.as_bytes())
     }
 
     /// Whether an answer may go to a topic: the box must not be made to speak on topics that mean
@@ -76,6 +91,10 @@ fn listen(topic: &str) -> Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -90,5 +109,26 @@ mod tests {
         for bad in bad {
             assert!(!topics.may_be_answered(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_description_has_these_topics_and_no_others() {
+        let us = Addressee { fleet: "{fleet}".into(), box_id: "{box}".into() };
+        let topics = Topics::new(&us);
+        let mut ours: BTreeSet<String> =
+            EventKind::ALL.into_iter().map(|kind| topics.event(kind)).collect();
+        // Taken apart, so that a new one cannot be forgotten here.
+        let Topics { config_of_fleet, config_of_box, commands, replies, events: _, state, online } =
+            topics;
+        let replies = format!("{replies}{{mark}}");
+        ours.extend([config_of_fleet, config_of_box, commands, replies, state, online]);
+        let description: Value =
+            serde_json::from_str(include_str!("contract/asyncapi.json")).expect("JSON");
+        let channels = description["channels"].as_object().expect("channels");
+        let described: BTreeSet<String> = channels
+            .values()
+            .map(|channel| channel["address"].as_str().expect("text").to_owned())
+            .collect();
+        assert_eq!(ours, described);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::v5::AsyncClient;
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::domain::service::layers::SentLayer;
 use crate::fleet::PACKET_OVERHEAD_BYTES;
 use crate::fleet::link::{LinkStatus, Standing};
 use crate::fleet::notebook::Notebook;
+use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::{FleetBox, StreamReport};
 use crate::fleet::presence::Presence;
 use crate::fleet::state::State;
@@ -27,7 +28,7 @@ const TELL_EVERY_LOOKS: u32 = 300;
 
 /// The task.
 pub struct Voice {
-    client: AsyncClient,
+    outbound: Arc<Outbound>,
     status: watch::Receiver<LinkStatus>,
     topics: Arc<Topics>,
     presence: Arc<Presence>,
@@ -42,14 +43,14 @@ pub struct Voice {
 
 impl Voice {
     pub(super) fn new(
-        (client, status): (AsyncClient, watch::Receiver<LinkStatus>),
+        (outbound, status): (Arc<Outbound>, watch::Receiver<LinkStatus>),
         (topics, presence): (Arc<Topics>, Arc<Presence>),
         notebook: Arc<Notebook>,
         us: Arc<dyn FleetBox>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (told, looks) = (Vec::new(), None);
-        Voice { client, status, topics, presence, notebook, us, clock, told, looks }
+        Voice { outbound, status, topics, presence, notebook, us, clock, told, looks }
     }
 
     /// Tells until `shutdown`, and of that too.
@@ -58,29 +59,22 @@ impl Voice {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // A change of the link while a message is under way is seen right after it.
-            let told = tokio::select! {
+            tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = self.status.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     self.looks = None;
-                    match self.standing() {
-                        Some(standing) => self.born(standing).await,
-                        None => true,
+                    if let Some(standing) = self.standing() {
+                        let birth = self.presence.birth(standing.connection);
+                        self.say(standing, self.topics.online.clone(), birth).await;
                     }
                 }
-                () = self.notebook.news.notified() => {
-                    self.looks = None;
-                    true
-                }
-                _ = look.tick() => match self.standing() {
-                    Some(standing) => self.tell_if_due(standing, &shutdown).await,
-                    None => true,
+                () = self.notebook.news.notified() => self.looks = None,
+                _ = look.tick() => if let Some(standing) = self.standing() {
+                    self.tell_if_due(standing, &shutdown).await;
                 },
-            };
-            if !told {
-                return;
             }
         }
         self.farewell();
@@ -93,37 +87,36 @@ impl Voice {
         }
     }
 
-    /// Says that the box is there; `false`: the link's task is gone.
-    async fn born(&self, standing: Standing) -> bool {
-        let birth = self.presence.birth(standing.connection);
-        let Standing { qos, retains, .. } = standing;
-        self.client.publish(self.topics.online.as_str(), qos, retains, birth).await.is_ok()
+    /// Says something that is kept for whoever listens later. It is said anew on each connection.
+    async fn say(&self, standing: Standing, topic: String, what: String) {
+        self.outbound.publish(standing.connection, kept(standing, topic, what)).await;
     }
 
     /// Says that the box ends in order, unless that would mean to wait.
     fn farewell(&self) {
-        if let Some(Standing { connection, qos, retains, .. }) = self.standing() {
-            let farewell = self.presence.farewell(connection);
+        if let Some(standing) = self.standing() {
+            let farewell = self.presence.farewell(standing.connection);
+            let farewell = kept(standing, self.topics.online.clone(), farewell);
             // If it cannot be said, the broker says the will.
-            let _ = self.client.try_publish(self.topics.online.as_str(), qos, retains, farewell);
-            let _ = self.client.try_disconnect();
+            let _ = self.outbound.try_publish(standing.connection, &farewell);
+            self.outbound.try_disconnect();
         }
     }
 
-    async fn tell_if_due(&mut self, standing: Standing, shutdown: &CancellationToken) -> bool {
+    async fn tell_if_due(&mut self, standing: Standing, shutdown: &CancellationToken) {
         let streams = self.us.streams();
         let looks = self.looks.map(|looks| looks + 1);
         if looks.is_some_and(|looks| looks < TELL_EVERY_LOOKS) && streams == self.told {
             self.looks = looks;
-            return true;
+            return;
         }
         tokio::select! {
-            () = shutdown.cancelled() => true,
-            told = self.tell(standing, streams) => told,
+            () = shutdown.cancelled() => {}
+            () = self.tell(standing, streams) => {}
         }
     }
 
-    async fn tell(&mut self, standing: Standing, streams: Vec<StreamReport>) -> bool {
+    async fn tell(&mut self, standing: Standing, streams: Vec<StreamReport>) {
         let figures = self.us.figures().await;
         // What is noted while this is written is told in the next round.
         self.looks = Some(0);
@@ -137,12 +130,24 @@ impl Voice {
             streams: &streams,
             figures: figures.as_ref(),
         };
-        let topic = self.topics.state.as_str();
+        let topic = self.topics.state.clone();
         let room = standing.packet_bytes_max.saturating_sub(topic.len() + PACKET_OVERHEAD_BYTES);
         let state = state.to_json(room);
-        let fits = state.len() <= room;
         self.told = streams;
         // A broker that takes so little is told nothing rather than loses the connection.
-        !fits || self.client.publish(topic, standing.qos, standing.retains, state).await.is_ok()
+        if state.len() <= room {
+            self.say(standing, topic, state).await;
+        }
+    }
+}
+
+fn kept(standing: Standing, topic: String, what: String) -> Message {
+    Message {
+        topic,
+        qos: standing.qos,
+        retain: standing.retains,
+        payload: what.into(),
+        properties: PublishProperties::default(),
+        event: None,
     }
 }

@@ -10,6 +10,13 @@ pub fn is_planted(variable: &str) -> bool {
     cfg!(feature = "planted-faults") && env::var_os(variable).is_some()
 }
 
+/// The number of this variable.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
+    let given = || env::var(variable).ok()?.parse().ok();
+    if cfg!(feature = "planted-faults") { given() } else { None }
+}
+
 /// Whether a part of the box is to hang from now on: `EDGEREC_PLANT_HANG` is a folder in which a
 /// file has the name of the part.
 #[must_use]

@@ -18,7 +18,7 @@ use super::{COMMAND, ONLINE, SOON, STATE, TO_ALL, document, fleet_of_one, hear_a
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sends a command and waits for its answer, which is the `count`th on its topic.
-fn ask(operator: &mut Operator, command: &Value, topic: &str, count: usize) -> Value {
+pub(super) fn ask(operator: &mut Operator, command: &Value, topic: &str, count: usize) -> Value {
     let topic = format!("edgerec/v1/venue/reply/{topic}");
     operator.command(COMMAND, command, &topic, false);
     let all = || operator.all(&topic);

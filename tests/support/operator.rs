@@ -14,8 +14,12 @@ use super::wait::{poll_for, wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 /// What boxes say, and where they answer.
-const LISTENED_TO: [&str; 3] =
-    ["edgerec/v1/+/box/+/state", "edgerec/v1/+/box/+/online", "edgerec/v1/+/reply/#"];
+const LISTENED_TO: [&str; 4] = [
+    "edgerec/v1/+/box/+/state",
+    "edgerec/v1/+/box/+/online",
+    "edgerec/v1/+/box/+/event/+",
+    "edgerec/v1/+/reply/#",
+];
 /// Larger than what a box takes.
 const PACKET_BYTES_MAX: u32 = 16 << 20;
 
@@ -86,6 +90,15 @@ impl Operator {
         let heard = self.heard();
         let of_topic = heard.messages.iter().filter(|(of, _)| of == topic);
         of_topic.map(|(_, message)| message.clone()).collect()
+    }
+
+    /// Events that were heard, by their kinds, oldest first; doubles too.
+    pub fn events(&self) -> Vec<(String, Value)> {
+        let kind = |topic: &str| topic.split_once("/event/").map(|(_, kind)| kind.to_owned());
+        let heard = self.heard();
+        let events =
+            heard.messages.iter().filter_map(|(topic, event)| Some((kind(topic)?, event.clone())));
+        events.collect()
     }
 
     /// Waits until the newest message of a topic is as wanted.

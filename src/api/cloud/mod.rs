@@ -1,6 +1,7 @@
 //! The cloud's live-recording API: the actions, each from its parameters to its answer.
 
 mod callbacks;
+mod events;
 mod explain;
 pub mod http;
 pub mod media;
@@ -30,7 +31,7 @@ use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
 /// Every action that the box answers on `/`.
-const ACTIONS: [&str; 39] = [
+pub const ACTIONS: [&str; 40] = [
     "CancelCommonMixStream",
     "CreateCommonMixStream",
     "CreateLiveCallbackRule",
@@ -47,6 +48,7 @@ const ACTIONS: [&str; 39] = [
     "DeleteMedia",
     "DeleteRecordTask",
     "DescribeCallbackRecordsList",
+    "DescribeEvents",
     "DescribeLiveCallbackRules",
     "DescribeLiveCallbackTemplate",
     "DescribeLiveCallbackTemplates",
@@ -116,6 +118,7 @@ impl CloudDesk {
             };
         }
         ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
+        ask!(events);
         Err(no_action(action))
     }
 

@@ -1,5 +1,7 @@
 //! A document that is not taken, and why: said to the fleet, field by field.
 
+use serde_json::{Value, json};
+
 use crate::domain::faults::Faults;
 
 /// Why, in one word.
@@ -59,5 +61,20 @@ impl Refused {
         let mut faults = Faults::new();
         faults.add(place, what);
         Refused { why, revision, faults }
+    }
+
+    /// As the fleet is told: at most `reasons_max` reasons, and how many more there are.
+    #[must_use]
+    pub fn told(&self, reasons_max: usize) -> Value {
+        let told = self.faults.iter().take(reasons_max);
+        let reasons: Vec<Value> =
+            told.map(|fault| json!({"place": fault.place, "what": fault.what})).collect();
+        let more = self.faults.iter().count() + self.faults.left_out() - reasons.len();
+        json!({
+            "why": self.why.word(),
+            "revision": self.revision,
+            "reasons": reasons,
+            "more": more,
+        })
     }
 }

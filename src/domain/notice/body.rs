@@ -18,6 +18,8 @@ pub struct Origin<'a> {
     pub appid: u64,
     /// The box.
     pub box_id: &'a str,
+    /// The outbox that gives the number: another one once the catalog was lost, and counted anew.
+    pub outbox: &'a str,
 }
 
 /// The members of a body while they are put together.
@@ -90,9 +92,31 @@ impl Notice {
                     .with("exception", what)
             }
         };
-        let ours = json!({"seq": seq.0, "id": self.id(), "box": origin.box_id});
-        Value::Object(body.with("edgerec", ours).0).to_string()
+        Value::Object(body.with("edgerec", ours(&self.id(), origin, seq)).0).to_string()
     }
+}
+
+/// The body without the secret that a push URL may have in its query: that is for receivers who were
+/// given it by contract, not for topics and listings.
+#[must_use]
+pub fn without_push_secret(body: String) -> String {
+    const SECRET: &str = "txSecret=";
+    if !body.contains(SECRET) {
+        return body;
+    }
+    let Ok(mut members) = serde_json::from_str::<Map<String, Value>>(&body) else {
+        return String::from("{}");
+    };
+    if let Some(Value::String(param)) = members.get_mut("stream_param") {
+        let kept = |part: &&str| !part.starts_with(SECRET);
+        *param = param.split('&').filter(kept).collect::<Vec<_>>().join("&");
+    }
+    Value::Object(members).to_string()
+}
+
+/// The member of our own.
+pub(super) fn ours(id: &str, origin: Origin<'_>, seq: NoticeSeq) -> Value {
+    json!({"seq": seq.0, "id": id, "box": origin.box_id, "outbox": origin.outbox})
 }
 
 /// What events 0 and 1 have in common. A box has no region class and no data centre: 0.
@@ -206,7 +230,7 @@ mod tests {
     fn body_of(at_ms: i64, what: What) -> Value {
         let key = "push.example.com/live/cam01".parse().expect("key");
         let notice = Notice { key, at: UnixMillis(at_ms), what };
-        let origin = Origin { appid: 1_250_000_000, box_id: "box-01" };
+        let origin = Origin { appid: 1_250_000_000, box_id: "box-01", outbox: "0badcafe" };
         let text = notice.body(origin, NoticeSeq(3_266_441_426_270_000_001));
         serde_json::from_str(&text).expect("JSON")
     }
@@ -218,7 +242,7 @@ mod tests {
         let mut expected = vectors["examples"][example].clone();
         let ours = body.as_object_mut().expect("object").remove("edgerec").expect("our member");
         assert_eq!(ours["seq"], 3_266_441_426_270_000_001_u64);
-        assert_eq!(ours["box"], "box-01");
+        assert_eq!((&ours["box"], &ours["outbox"]), (&json!("box-01"), &json!("0badcafe")));
         assert!(!ours["id"].as_str().expect("text").is_empty());
         for name in ["t", "sign"] {
             expected.as_object_mut().expect("object").remove(name);
@@ -241,6 +265,20 @@ mod tests {
         let end = PushEnd { push: facts(), duration_ms, errcode, errmsg, width, height };
         let body = body_of(1_700_001_800_000, What::PushEnd(end));
         assert_is("push_end", body, &["set_id", "idc_id"]);
+    }
+
+    #[test]
+    fn the_secret_of_a_push_url_is_for_receivers_only() {
+        let push = PushFacts { stream_param: "a=1&txSecret=5EC&txTime=6553FE10".into(), ..facts() };
+        let what = What::PushBegin(PushBegin { push, width: 0, height: 0 });
+        let body = body_of(0, what);
+        let told: Value =
+            serde_json::from_str(&without_push_secret(body.to_string())).expect("JSON");
+        let mut expected = body;
+        expected["stream_param"] = json!("a=1&txTime=6553FE10");
+        assert_eq!(told, expected);
+        let other = String::from(r#"{"stream_param": "a=1"}"#);
+        assert_eq!(without_push_secret(other.clone()), other);
     }
 
     fn file() -> RecordFile {

@@ -1,8 +1,11 @@
 //! Notices: what the box tells receivers over HTTP. One notice is one event of the cloud API's
 //! notifications; its body has exactly the documented members, and `edgerec` with our own
-//! sequence number, an id that is the same however often the event is told, and the box.
+//! sequence number, an id that is the same however often the event is told, the box, and the outbox
+//! that numbers it. A fleet hears some of them too, and of what only the box knows ([`BoxEvent`]).
 
 mod body;
+pub mod box_event;
+mod kind;
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{FileId, RecordingId, SessionId};
@@ -11,7 +14,9 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::stream_watch::StreamReport;
 use crate::domain::time::UnixMillis;
 
-pub use body::Origin;
+pub use body::{Origin, without_push_secret};
+pub use box_event::BoxEvent;
+pub use kind::{EventKind, event_word};
 
 /// The kinds of events, by their number (`event_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

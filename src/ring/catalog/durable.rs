@@ -103,9 +103,10 @@ impl CatalogState {
             finished: 0,
             statuses_changed: false,
             failed: Vec::new(),
+            gaps_entered: false,
         };
         work(&mut entry).map_err(RingError::catalog(what))?;
-        let Entry { finished, statuses_changed, failed, .. } = entry;
+        let Entry { finished, statuses_changed, failed, gaps_entered, .. } = entry;
         transaction.commit().map_err(RingError::catalog(what))?;
         if finished > 0 {
             self.news.notify_one();
@@ -115,6 +116,9 @@ impl CatalogState {
         }
         for session in failed {
             self.tell_failure(session);
+        }
+        if gaps_entered {
+            self.tell_ledgers();
         }
         Ok(())
     }
@@ -131,6 +135,7 @@ pub(super) struct Entry<'a> {
     pub(super) statuses_changed: bool,
     /// Sessions of which the flash takes no more.
     failed: Vec<SessionId>,
+    gaps_entered: bool,
 }
 
 /// Where the fragments come from that are entered.
@@ -157,6 +162,7 @@ impl Entry<'_> {
                 if !has_gap(self.transaction, session.id, cause)? {
                     self.failed.push(session.id);
                 }
+                self.gaps_entered = true;
                 insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
             }
         }

@@ -249,6 +249,7 @@ impl CatalogState {
             )?;
             transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])
         })?;
+        self.tell_ledgers();
         Ok(())
     }
 
@@ -273,7 +274,7 @@ impl CatalogState {
             transaction.execute("DELETE FROM progress WHERE file = ?1", params![sql(id.0)])?;
             notice.iter().try_for_each(|notice| enter_notice(transaction, notice).map(drop))
         })?;
-        self.notice_news.notify_one();
+        self.notify_readers();
         Ok(())
     }
 

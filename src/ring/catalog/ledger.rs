@@ -91,7 +91,9 @@ impl CatalogState {
                 };
                 transaction.commit()
             })
-            .map_err(RingError::catalog(what))
+            .map_err(RingError::catalog(what))?;
+        self.tell_ledgers();
+        Ok(())
     }
 
     /// The gaps of a stream that have something of a stretch of time, Unix milliseconds.

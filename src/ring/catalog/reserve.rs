@@ -39,13 +39,15 @@ impl CatalogState {
         }
         let now_ms = self.clock.now().wall.unix.0;
         let delivers = self.settings.delivers;
-        self.durably("reserving slots", |transaction| {
+        let ready = self.durably("reserving slots", |transaction| {
             for slot in &evicted {
                 forget_slot(transaction, *slot, now_ms, delivers)?;
             }
             forget_old(transaction)?;
             chosen.iter().map(|slot| reserve_slot(transaction, *slot)).collect()
-        })
+        })?;
+        self.tell_ledgers();
+        Ok(ready)
     }
 
     fn spare_slots(&self, count: usize) -> rusqlite::Result<Vec<SlotIndex>> {

@@ -111,6 +111,31 @@ CREATE INDEX recording_untold ON recording (id) WHERE status <> told OR ran = 1;
 ", "
 -- The target's own id of a delivered file, if it gives one.
 ALTER TABLE file ADD COLUMN target_file_id TEXT;
+", "
+-- A row of the outbox has its readers. The receiver of notices: state, where 4 is nobody. The fleet:
+-- 0 is not told, 1 waits, 2 its broker has taken it. units is the size, of 2 KiB each.
+ALTER TABLE notice ADD COLUMN fleet INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE notice ADD COLUMN units INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX notice_fleet ON notice (seq) WHERE fleet = 1;
+CREATE INDEX notice_told ON notice (seq) WHERE state NOT IN (0, 3) AND fleet <> 1;
+-- One row: the outbox that the numbers are of, and its size.
+CREATE TABLE outbox (id TEXT NOT NULL, units INTEGER NOT NULL);
+INSERT INTO outbox SELECT lower(hex(randomblob(8))), count(*) FROM notice;
+CREATE TRIGGER notice_in AFTER INSERT ON notice BEGIN
+    UPDATE outbox SET units = units + new.units; END;
+CREATE TRIGGER notice_out AFTER DELETE ON notice BEGIN
+    UPDATE outbox SET units = units - old.units; END;
+-- What the fleet was told of an entry of a ledger: 0 nothing, 1 that it began, 2 all of it.
+ALTER TABLE gap ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+UPDATE gap SET told = 2;
+CREATE INDEX gap_untold ON gap (id) WHERE told = 0 OR told = 1 AND until_ms IS NOT NULL;
+ALTER TABLE loss ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+UPDATE loss SET told = 2;
+CREATE INDEX loss_untold ON loss (id) WHERE told = 0;
+-- Events that fell out of the full outbox: how many, and between which numbers. file is 0 then.
+ALTER TABLE loss ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE loss ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE loss ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

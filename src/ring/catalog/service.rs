@@ -7,9 +7,11 @@ use arc_swap::ArcSwap;
 use rusqlite::params;
 use tracing::warn;
 
+use crate::domain::notice::BoxEvent;
 use crate::domain::service::{Changes, Kind, Refusal, Service};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::notices::enter_box_event;
 
 /// The state as everybody sees it, swapped whole after each change.
 pub type ServiceInForce = Arc<ArcSwap<Service>>;
@@ -39,6 +41,20 @@ impl CatalogState {
         &mut self,
         change: impl FnOnce(&mut Service, &mut Changes) -> Result<T, Refusal>,
     ) -> Result<Result<T, Refusal>, RingError> {
+        self.change_service_and_tell(change, None)
+    }
+
+    /// Like [`change_service`](Self::change_service), and has the fleet told of it: neither is there
+    /// without the other.
+    ///
+    /// # Errors
+    /// As [`change_service`](Self::change_service).
+    pub fn change_service_and_tell<T>(
+        &mut self,
+        change: impl FnOnce(&mut Service, &mut Changes) -> Result<T, Refusal>,
+        event: Option<BoxEvent>,
+    ) -> Result<Result<T, Refusal>, RingError> {
+        let told = event.zip(self.fleet_desk());
         let mut next = Service::clone(&self.service.load());
         let mut changes = Changes::new();
         let value = match change(&mut next, &mut changes) {
@@ -61,8 +77,12 @@ impl CatalogState {
                             .execute(params![name, change.key])?,
                     };
                 }
+                if let Some((event, desk)) = &told {
+                    enter_box_event(transaction, event, desk)?;
+                }
                 Ok(())
             })?;
+            self.notify_readers();
         }
         next.number += 1;
         let next = Arc::new(next);

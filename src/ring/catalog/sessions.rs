@@ -41,7 +41,9 @@ impl CatalogState {
     ) -> Result<(), RingError> {
         self.in_transaction("entering a gap", |transaction| {
             insert_gap(transaction, session, from, media_ms, cause)
-        })
+        })?;
+        self.tell_ledgers();
+        Ok(())
     }
 
     /// Whether a session is over and all of it is durable; one that nobody knows any more is.

@@ -1,51 +1,55 @@
-//! The outbox of notices: what is to be told to receivers, in the order in which it happened.
+//! The outbox: what is to be told to receivers of notices and to the fleet, in the order in which it
+//! happened.
 //!
 //! Invariants
-//! 1. A notice gets its sequence number in the transaction that enters it: numbers grow by one
-//!    from each to the next, over restarts too, and none is left out.
+//! 1. A row gets its sequence number in the transaction that enters it: numbers grow by one from
+//!    each to the next, over restarts too, and none is left out.
 //! 2. An event is entered once, however often it is posted: ids are unique.
 //! 3. What happened to a stream, a recording or a file is durable when the posting returns. What
 //!    is only said of their quality (events 321 and 341) becomes durable with the next group sync,
-//!    and so does the outcome of an attempt: a power cut may have a notice told twice.
-//! 4. At most [`NOTICES_MAX`] rows, fewer in a small ring (a quarter of the reserve): the oldest
-//!    that were told go first, those that wait last.
+//!    and so does it that a reader has a row: a power cut may have it told twice.
+//! 4. At most [`NOTICES_MAX`] units of 2 KiB, fewer in a small ring (a quarter of the reserve). What
+//!    no reader waits for any more is kept for a replay and goes first; then the oldest goes, and is
+//!    entered in the ledger ([`room`]).
+//! 5. A row has one reader or two, each with its own mark: the receiver of the event's notices
+//!    ([`lanes`]), and the fleet ([`fleet`]). A row that one has is still there for the other.
 //!
 //! An event that nobody is to be told of is not entered.
 
+mod fleet;
 mod history;
 mod lanes;
+mod ledgers;
 mod pushes;
 mod recorded;
+mod replay;
+mod room;
 mod statuses;
 
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use tokio::sync::Notify;
-use tracing::error;
 
-use crate::domain::limits::NOTICES_MAX;
-use crate::domain::notice::{Event, Notice, NoticeSeq, Origin, What};
+use crate::domain::notice::{BoxEvent, Event, EventKind, Notice, NoticeSeq, Origin, What};
 use crate::domain::service::callbacks::{Destination, destination};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::notices::room::{make_room, units_max, units_of};
 use crate::ring::catalog::rows::{sql, unsql};
-use crate::ring::identity::RingIdentity;
 
+pub use self::fleet::FleetEvent;
 pub use self::history::{HistoryPage, HistoryQuery, NoticeRecord};
 pub use self::lanes::{Attempt, Verdict, WaitingNotice};
+pub use self::replay::{EventRecord, Reader};
 pub(in crate::ring::catalog) use self::statuses::{END_RECORDING, END_RECORDINGS, Status};
 
 /// How long notices that were told or given up are kept, in milliseconds: 14 days.
 pub const HISTORY_MS: i64 = 14 * 86_400_000;
-/// Bytes that a row takes, indexes included: bodies of the contract have 500 to 1,500.
-const ROW_BYTES: u64 = 2_048;
-/// Even the smallest ring holds so many.
-const ROWS_MIN: u64 = 1_000;
-/// The history is cut at each so many notices.
-const CUT_EVERY: u64 = 64;
+/// The state of a row that no receiver of notices is for.
+const NOBODY: u8 = 4;
 
 /// What the outbox must know to fill in a notice and to address it.
 #[derive(Debug, Clone)]
@@ -56,32 +60,34 @@ pub struct NoticeDesk {
     pub box_id: String,
     /// Where events go for which there is no rule.
     pub default: Option<Destination>,
+    /// Whether there is a fleet that is told too.
+    pub fleet: bool,
 }
 
 impl NoticeDesk {
     /// A desk for what rules say alone.
     #[must_use]
     pub fn of_box(box_id: &str) -> Self {
-        NoticeDesk { appid: 0, box_id: box_id.to_owned(), default: None }
+        NoticeDesk { appid: 0, box_id: box_id.to_owned(), default: None, fleet: false }
     }
 }
 
-/// A notice with its address, ready to be entered in a transaction.
+/// A notice with its readers, ready to be entered in a transaction.
 #[derive(Debug, Clone)]
 pub struct AddressedNotice {
     notice: Notice,
-    to: Destination,
-    appid: u64,
-    box_id: String,
-    rows_max: u32,
+    to: Option<Destination>,
+    desk: DeskFacts,
 }
 
-/// How many notices a ring has room for beside everything else in its reserve.
-fn rows_max(identity: &RingIdentity) -> u32 {
-    let slots = u64::from(identity.slots) * identity.slot_bytes;
-    let reserve = identity.capacity_bytes.saturating_sub(slots);
-    let rows = (reserve / 4 / ROW_BYTES).max(ROWS_MIN);
-    u32::try_from(rows).unwrap_or(NOTICES_MAX).min(NOTICES_MAX)
+/// What every row is filled in with.
+#[derive(Debug, Clone)]
+pub(in crate::ring::catalog) struct DeskFacts {
+    appid: u64,
+    box_id: String,
+    /// Whether the fleet is told of what it has a kind for.
+    fleet: bool,
+    units_max: u64,
 }
 
 impl CatalogState {
@@ -89,13 +95,21 @@ impl CatalogState {
     pub fn set_notice_desk(&mut self, desk: NoticeDesk) {
         self.notices = desk;
         self.notice_desk_set = true;
+        self.settle_fleet();
         self.tell_statuses();
+        self.tell_ledgers();
     }
 
     /// Told whenever a notice begins to wait.
     #[must_use]
     pub fn notice_news(&self) -> Arc<Notify> {
         self.notice_news.clone()
+    }
+
+    /// Wakes whoever reads the outbox.
+    pub(in crate::ring::catalog) fn notify_readers(&self) {
+        self.notice_news.notify_one();
+        self.fleet_news.notify_one();
     }
 
     /// Enters a notice, unless nobody is to be told of it or it was entered before.
@@ -118,25 +132,46 @@ impl CatalogState {
                 .map_err(RingError::catalog(what))?,
             _ => self.durably(what, enter)?,
         };
-        self.notice_news.notify_one();
+        self.notify_readers();
         Ok(entered)
     }
 
-    /// The notice with where it goes; `None` if nobody is to be told. For callers with a
-    /// transaction of their own: they go on with [`enter_notice`], and notify
-    /// [`notice_news`](Self::notice_news) once it is committed.
+    /// Enters an event of the box's own, unless there is no fleet or it was entered before. Durable.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn post_box_event(&mut self, event: &BoxEvent) -> Result<(), RingError> {
+        let Some(desk) = self.fleet_desk() else { return Ok(()) };
+        self.durably("entering an event", |transaction| {
+            enter_box_event(transaction, event, &desk)
+        })?;
+        self.notify_readers();
+        Ok(())
+    }
+
+    /// The notice with its readers; `None` if nobody is to be told. For callers with a
+    /// transaction of their own: they go on with [`enter_notice`], and
+    /// [`notify_readers`](Self::notify_readers) once it is committed.
     #[must_use]
     pub fn address_notice(&self, notice: Notice) -> Option<AddressedNotice> {
-        let to = self.notice_destination(&notice.key, notice.event())?;
-        if let What::RecordException(exception) = &notice.what {
-            let level = exception.finding.kind.level();
-            if !to.levels.contains(&level) {
-                return None;
-            }
-        }
-        let NoticeDesk { appid, box_id, .. } = &self.notices;
-        let (appid, box_id, rows_max) = (*appid, box_id.clone(), rows_max(&self.identity));
-        Some(AddressedNotice { notice, to, appid, box_id, rows_max })
+        let to = self.notice_destination(&notice.key, notice.event()).filter(|to| {
+            let What::RecordException(exception) = &notice.what else { return true };
+            to.levels.contains(&exception.finding.kind.level())
+        });
+        let desk = self.desk_facts();
+        let of_fleet = desk.fleet && EventKind::from_number(notice.event().number()).is_some();
+        (to.is_some() || of_fleet).then_some(AddressedNotice { notice, to, desk })
+    }
+
+    fn desk_facts(&self) -> DeskFacts {
+        let NoticeDesk { appid, box_id, fleet, .. } = &self.notices;
+        let (appid, box_id, fleet) = (*appid, box_id.clone(), *fleet);
+        DeskFacts { appid, box_id, fleet, units_max: units_max(&self.identity) }
+    }
+
+    /// What events of the box's own are filled in with; `None` without a fleet.
+    pub(in crate::ring::catalog) fn fleet_desk(&self) -> Option<DeskFacts> {
+        self.notices.fleet.then(|| self.desk_facts())
     }
 
     /// Where events of a stream go now.
@@ -153,11 +188,51 @@ pub fn enter_notice(
     transaction: &Transaction<'_>,
     addressed: &AddressedNotice,
 ) -> rusqlite::Result<Option<NoticeSeq>> {
-    let AddressedNotice { notice, to, appid, box_id, rows_max } = addressed;
-    let id = notice.id();
+    let AddressedNotice { notice, to, desk } = addressed;
+    let row = Row {
+        id: notice.id(),
+        stream: notice.key.to_string(),
+        number: notice.event().number(),
+        at: notice.at,
+        to: to.as_ref(),
+    };
+    enter_row(transaction, desk, &row, |origin, seq| notice.body(origin, seq))
+}
+
+/// Enters an event of the box's own in a transaction of the caller, unless it was entered before.
+pub(in crate::ring::catalog) fn enter_box_event(
+    transaction: &Transaction<'_>,
+    event: &BoxEvent,
+    desk: &DeskFacts,
+) -> rusqlite::Result<()> {
+    let row = Row {
+        id: event.id(),
+        stream: event.key().map(StreamKey::to_string).unwrap_or_default(),
+        number: event.kind().number(),
+        at: event.at,
+        to: None,
+    };
+    enter_row(transaction, desk, &row, |origin, seq| event.body(origin, seq)).map(drop)
+}
+
+/// What is entered beside the body.
+struct Row<'a> {
+    id: String,
+    stream: String,
+    number: u16,
+    at: UnixMillis,
+    to: Option<&'a Destination>,
+}
+
+fn enter_row(
+    transaction: &Transaction<'_>,
+    desk: &DeskFacts,
+    row: &Row<'_>,
+    body: impl FnOnce(Origin<'_>, NoticeSeq) -> String,
+) -> rusqlite::Result<Option<NoticeSeq>> {
     let known = transaction
         .prepare_cached("SELECT seq FROM notice WHERE id = ?1")?
-        .query_row([&id], |row| row.get::<_, i64>(0))
+        .query_row([&row.id], |row| row.get::<_, i64>(0))
         .optional()?;
     if known.is_some() {
         return Ok(None);
@@ -166,59 +241,36 @@ pub fn enter_notice(
         .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'notice'")?
         .query_row([], |row| row.get(0))
         .optional()?;
+    let outbox: String = transaction
+        .prepare_cached("SELECT id FROM outbox")?
+        .query_row([], |outbox| outbox.get(0))?;
     let seq = NoticeSeq(unsql(last.unwrap_or(0)) + 1);
-    make_room(transaction, seq, notice.at, *rows_max)?;
-    let body = notice.body(Origin { appid: *appid, box_id }, seq);
+    let DeskFacts { appid, box_id, fleet, units_max } = desk;
+    let body = body(Origin { appid: *appid, box_id, outbox: &outbox }, seq);
+    let (url, key) = row.to.map_or(("", ""), |to| (to.url.expose(), to.key.expose()));
+    let units = units_of(&[&row.id, &row.stream, url, key, &body]);
+    make_room(transaction, seq, row.at, (units, *units_max))?;
+    let fleet = *fleet && EventKind::from_number(row.number).is_some();
+    let state = if row.to.is_some() { 0 } else { NOBODY };
     transaction
         .prepare_cached(
-            "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body, state, fleet,
+             units) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             sql(seq.0),
-            id,
-            notice.key.to_string(),
-            notice.event().number(),
-            notice.at.0,
-            to.url.expose(),
-            to.key.expose(),
-            body
+            row.id,
+            row.stream,
+            row.number,
+            row.at.0,
+            url,
+            key,
+            body,
+            state,
+            u8::from(fleet),
+            sql(units)
         ])?;
     Ok(Some(seq))
-}
-
-/// Makes room for one more row, and cuts the history now and then.
-fn make_room(
-    transaction: &Transaction<'_>,
-    seq: NoticeSeq,
-    now: UnixMillis,
-    rows_max: u32,
-) -> rusqlite::Result<()> {
-    if seq.0.is_multiple_of(CUT_EVERY) {
-        transaction
-            .prepare_cached("DELETE FROM notice WHERE state IN (1, 2) AND last_ms < ?1")?
-            .execute([now.0.saturating_sub(HISTORY_MS)])?;
-    }
-    let count: u32 = transaction
-        .prepare_cached("SELECT count(*) FROM notice")?
-        .query_row([], |row| row.get(0))?;
-    if count < rows_max {
-        return Ok(());
-    }
-    let oldest = |state: u8| {
-        transaction
-            .prepare_cached("SELECT min(seq) FROM notice WHERE state = ?1")?
-            .query_row([state], |row| row.get::<_, Option<i64>>(0))
-    };
-    for state in [1, 2, 3, 0] {
-        let Some(victim) = oldest(state)? else { continue };
-        if matches!(state, 0 | 3) {
-            error!(seq = victim, "the outbox is full: a notice that waits is dropped");
-        }
-        transaction.prepare_cached("DELETE FROM notice WHERE seq = ?1")?.execute([victim])?;
-        break;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -230,6 +282,7 @@ pub(super) mod tests {
     use crate::domain::eviction::OnFull;
     use crate::domain::files::FileFormat;
     use crate::domain::ids::{BootId, RecordingId, SessionId};
+    use crate::domain::limits::NOTICES_MAX;
     use crate::domain::notice::{PushBegin, PushEnd, PushEndCause, PushFacts, RecordException};
     use crate::domain::record_watch::{Level, RecordFinding, RecordTrouble};
     use crate::domain::secret::Secret;
@@ -238,7 +291,9 @@ pub(super) mod tests {
     use crate::domain::time::{BootTime, ClockQuality, Instant, WallTime};
     use crate::platform::clock::Clock;
     use crate::ring::catalog::CatalogSettings;
+    use crate::ring::catalog::notices::room::CUT_EVERY;
     use crate::ring::clip::Leases;
+    use crate::ring::identity::RingIdentity;
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -259,19 +314,25 @@ pub(super) mod tests {
         Destination::of_all(Address::parse(url, &["http"]).expect("url"), Secret::new("K1"))
     }
 
-    /// An outbox whose every event goes to one receiver.
-    pub(in crate::ring::catalog) fn open(path: &Path) -> CatalogState {
+    /// A receiver of every notice.
+    pub(in crate::ring::catalog) fn receiver() -> Destination {
+        destination_at("http://default/hook")
+    }
+
+    /// An outbox before anybody has said whom to tell.
+    pub(in crate::ring::catalog) fn open_unset(path: &Path) -> CatalogState {
         let identity = RingIdentity::plan(path, 32 << 20, 1 << 20).expect("fits");
         let settings = CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false };
         let leases = Arc::new(Leases::default());
-        let mut state =
-            CatalogState::open(path, Arc::new(identity), Arc::new(Still), settings, leases)
-                .expect("opens");
-        state.set_notice_desk(NoticeDesk {
-            appid: 7,
-            default: Some(destination_at("http://default/hook")),
-            ..NoticeDesk::of_box("box-01")
-        });
+        CatalogState::open(path, Arc::new(identity), Arc::new(Still), settings, leases)
+            .expect("opens")
+    }
+
+    /// An outbox whose every event goes to one receiver.
+    pub(in crate::ring::catalog) fn open(path: &Path) -> CatalogState {
+        let mut state = open_unset(path);
+        let desk = NoticeDesk::of_box("box-01");
+        state.set_notice_desk(NoticeDesk { appid: 7, default: Some(receiver()), ..desk });
         state
     }
 
@@ -284,7 +345,7 @@ pub(super) mod tests {
         }
     }
 
-    fn begin(stream: &str, push: u64) -> Notice {
+    pub(in crate::ring::catalog) fn begin(stream: &str, push: u64) -> Notice {
         let what = What::PushBegin(PushBegin { push: facts(push), width: 0, height: 0 });
         Notice { key: format!("d/live/{stream}").parse().expect("key"), at: NOW, what }
     }
@@ -296,18 +357,18 @@ pub(super) mod tests {
         Notice { what: What::PushEnd(end), ..begin(stream, 0) }
     }
 
-    fn post(state: &mut CatalogState, notice: Notice) -> Option<u64> {
+    pub(in crate::ring::catalog) fn post(state: &mut CatalogState, notice: Notice) -> Option<u64> {
         state.post_notice(notice).expect("entered").map(|seq| seq.0)
     }
 
-    fn ready(state: &CatalogState) -> Vec<u64> {
+    pub(in crate::ring::catalog) fn ready(state: &CatalogState) -> Vec<u64> {
         let mut ready: Vec<u64> =
             state.waiting_notices().expect("read").iter().map(|notice| notice.seq.0).collect();
         ready.sort_unstable();
         ready
     }
 
-    fn note(state: &mut CatalogState, seq: u64, verdict: Verdict) {
+    pub(in crate::ring::catalog) fn note(state: &mut CatalogState, seq: u64, verdict: Verdict) {
         let attempt = Attempt { at: NOW, verdict, answer: "status 500".into() };
         state.note_attempt(NoticeSeq(seq), &attempt).expect("kept");
     }
@@ -393,7 +454,7 @@ pub(super) mod tests {
     fn the_outbox_is_bounded_and_what_was_told_goes_first() {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = open(dir.path());
-        let most = rows_max(&state.identity);
+        let most = u32::try_from(units_max(&state.identity)).expect("few");
         assert!((1_000..2_000).contains(&most), "{most} in the smallest reserve");
         post(&mut state, begin("a", 1));
         post(&mut state, begin("b", 2));
@@ -449,7 +510,8 @@ pub(super) mod tests {
         assert_eq!(state.notice_history(&early).expect("listed").total, 0);
         let transaction = state.db.transaction().expect("begun");
         let later = UnixMillis(NOW.0 + HISTORY_MS + 1);
-        make_room(&transaction, NoticeSeq(CUT_EVERY), later, NOTICES_MAX).expect("cut");
+        let most = u64::from(NOTICES_MAX);
+        make_room(&transaction, NoticeSeq(CUT_EVERY), later, (1, most)).expect("cut");
         transaction.commit().expect("committed");
         assert_eq!((ready(&state), state.notice_counts().expect("counted")), (vec![5], (1, 0)));
     }

@@ -155,7 +155,7 @@ impl CatalogState {
             return self.in_transaction(what, enter);
         }
         self.durably(what, enter)?;
-        self.notice_news.notify_one();
+        self.notify_readers();
         Ok(())
     }
 

@@ -1,0 +1,207 @@
+//! Tells the fleet what happened: the events of the outbox in the order of their numbers, at QoS 1.
+//! An event is told once its acknowledgement has come, and not before; on a new connection all that
+//! were not are sent again, under the same sequence numbers, by which receivers know doubles.
+//!
+//! A few are on their way at a time, so that state and answers find room beside them. One that the
+//! broker does not take, or that is larger than what it takes, does not hold up the others: it is
+//! sent again later, and on the next connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::domain::log_pace::LogPace;
+use crate::domain::notice::NoticeSeq;
+use crate::fleet::PACKET_OVERHEAD_BYTES;
+use crate::fleet::link::{LinkStatus, Standing};
+use crate::fleet::outbound::{Message, Outbound};
+use crate::fleet::port::{FleetBox, OutgoingEvent};
+use crate::fleet::topics::Topics;
+use crate::platform::clock::Clock;
+
+/// Events on their way at the same time.
+pub(super) const EVENTS_IN_FLIGHT_MAX: usize = 8;
+/// A broker that does not acknowledge an event for so long is connected to anew.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
+/// What the broker does not take is sent again after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// What the broker says to an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// On which connection.
+    pub(super) connection: u64,
+    /// Which.
+    pub(super) event: NoticeSeq,
+    /// Whether it has it.
+    pub(super) taken: bool,
+}
+
+/// The task.
+pub struct Herald {
+    pub(super) status: watch::Receiver<LinkStatus>,
+    pub(super) acknowledged: mpsc::Receiver<Acknowledged>,
+    pub(super) told_by: Teller,
+}
+
+/// What the herald tells from and over.
+pub(super) struct Teller {
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) us: Arc<dyn FleetBox>,
+    pub(super) news: Arc<Notify>,
+    pub(super) topics: Arc<Topics>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Herald {
+    /// Tells until `shutdown`. What is on its way then is sent again next time.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let round = match *self.status.borrow_and_update() {
+                LinkStatus::Up(standing) if standing.qos == QoS::AtLeastOnce => {
+                    Some(Round::over(standing))
+                }
+                LinkStatus::Up(_) => {
+                    warn!("the broker acknowledges nothing: events stay in the outbox");
+                    None
+                }
+                LinkStatus::Away => None,
+            };
+            let Herald { status, acknowledged, told_by } = &mut self;
+            let telling = async {
+                let Some(mut round) = round else { return std::future::pending().await };
+                loop {
+                    round.step(told_by, acknowledged).await;
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = status.changed() => if changed.is_err() { return },
+                () = telling => {}
+            }
+        }
+    }
+}
+
+/// What is told over one connection.
+struct Round {
+    standing: Standing,
+    /// All up to here were sent, or left.
+    cursor: NoticeSeq,
+    /// Whether there may be more behind it.
+    more: bool,
+    /// On their way, with when they were sent.
+    on_their_way: VecDeque<(NoticeSeq, Instant)>,
+    /// There is something before the cursor that the broker did not take; it is sent again then.
+    again_at: Option<Instant>,
+    refusals: LogPace,
+}
+
+impl Round {
+    fn over(standing: Standing) -> Self {
+        Round {
+            standing,
+            cursor: NoticeSeq(0),
+            more: true,
+            on_their_way: VecDeque::new(),
+            again_at: None,
+            refusals: LogPace::default(),
+        }
+    }
+
+    /// Sends what there is room for, and waits for what comes next.
+    async fn step(&mut self, by: &Teller, acknowledged: &mut mpsc::Receiver<Acknowledged>) {
+        while self.more && self.on_their_way.len() < EVENTS_IN_FLIGHT_MAX {
+            self.send_some(by).await;
+        }
+        let late = self.on_their_way.front().map(|(_, sent)| *sent + ACKNOWLEDGED_WITHIN);
+        tokio::select! {
+            first = acknowledged.recv() => if let Some(first) = first {
+                let rest = std::iter::from_fn(|| acknowledged.try_recv().ok());
+                let all: Vec<Acknowledged> = std::iter::once(first).chain(rest).collect();
+                self.settle(by, &all).await;
+            },
+            () = by.news.notified() => self.more = true,
+            () = until(self.again_at) => {
+                (self.cursor, self.more, self.again_at) = (NoticeSeq(0), true, None);
+            }
+            () = until(late) => {
+                by.outbound.note_silence();
+                // The link is made anew soon, and this round is over then.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn send_some(&mut self, by: &Teller) {
+        let most = EVENTS_IN_FLIGHT_MAX - self.on_their_way.len();
+        let events = by.us.events(self.cursor, most).await;
+        self.more = events.len() == most;
+        for OutgoingEvent { seq, kind, body } in events {
+            self.cursor = seq;
+            // Sent again: what was sent before may still be on its way.
+            if self.on_their_way.iter().any(|(event, _)| *event == seq) {
+                continue;
+            }
+            let topic = by.topics.event(kind);
+            if topic.len() + body.len() + PACKET_OVERHEAD_BYTES > self.standing.packet_bytes_max {
+                self.leave(by, seq, "it is larger than what the broker takes");
+                continue;
+            }
+            let message = Message {
+                topic,
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                payload: body.into(),
+                properties: PublishProperties {
+                    content_type: Some("application/json".to_owned()),
+                    ..PublishProperties::default()
+                },
+                event: Some(seq),
+            };
+            if !by.outbound.publish(self.standing.connection, message).await {
+                // The link is lost, which the status tells in a moment.
+                self.more = false;
+                return;
+            }
+            self.on_their_way.push_back((seq, Instant::now()));
+        }
+    }
+
+    async fn settle(&mut self, by: &Teller, acknowledged: &[Acknowledged]) {
+        let of_ours = |one: &&Acknowledged| one.connection == self.standing.connection;
+        let ours: Vec<&Acknowledged> = acknowledged.iter().filter(of_ours).collect();
+        self.on_their_way.retain(|(event, _)| !ours.iter().any(|one| one.event == *event));
+        let taken: Vec<NoticeSeq> =
+            ours.iter().filter(|one| one.taken).map(|one| one.event).collect();
+        for one in ours.iter().filter(|one| !one.taken) {
+            self.leave(by, one.event, "the broker does not take it");
+        }
+        if !taken.is_empty() && !by.us.told(taken).await {
+            // They are still in the outbox.
+            self.again_at.get_or_insert_with(|| Instant::now() + AGAIN_AFTER);
+        }
+    }
+
+    fn leave(&mut self, by: &Teller, event: NoticeSeq, why: &str) {
+        self.again_at.get_or_insert_with(|| Instant::now() + AGAIN_AFTER);
+        if let Some(held_back) = self.refusals.take(by.clock.now().boot) {
+            warn!(seq = event.0, why, held_back, "an event stays in the outbox");
+        }
+    }
+}
+
+/// Waits for a time; for ever if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
