@@ -7,6 +7,8 @@ mod support;
 mod commands;
 #[path = "fleet/link.rs"]
 mod link;
+#[path = "fleet/orders.rs"]
+mod orders;
 #[path = "fleet/rules.rs"]
 mod rules;
 #[path = "fleet/signed.rs"]

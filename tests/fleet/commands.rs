@@ -18,7 +18,7 @@ use super::{COMMAND, ONLINE, SOON, STATE, TO_ALL, document, fleet_of_one, hear_a
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sends a command and waits for its answer, which is the `count`th on its topic.
-fn ask(operator: &mut Operator, command: &Value, topic: &str, count: usize) -> Value {
+pub(super) fn ask(operator: &mut Operator, command: &Value, topic: &str, count: usize) -> Value {
     let topic = format!("edgerec/v1/venue/reply/{topic}");
     operator.command(COMMAND, command, &topic, false);
     let all = || operator.all(&topic);
@@ -70,6 +70,29 @@ fn actions_are_answered_and_a_token_is_done_once_also_over_a_kill() {
     assert_eq!(listed["Templates"].as_array().map(Vec::len), Some(2), "{listed}");
     let unknown = ask(&mut operator, &json!({"Action": "Explode"}), "c", 2);
     assert_eq!(unknown["Error"]["Code"], "InvalidAction");
+}
+
+#[test]
+fn a_command_that_finds_too_many_waiting_is_told_so_and_not_done() {
+    const SENT: usize = 30;
+    let broker = Broker::start();
+    let (mut operator, edge) = fleet_of_one(&broker, "");
+    let commands: Vec<Value> =
+        (0..SENT).map(|n| template(&format!("t{n}"), &format!("token-{n}"))).collect();
+    let topic = "edgerec/v1/venue/reply/a";
+    operator.burst(COMMAND, &commands, topic);
+    wait_until(SOON, "every command is answered", || operator.all(topic).len() == SENT);
+    let answers = operator.all(topic);
+    let code = |answer: &Value| answer["Response"]["Error"]["Code"].as_str().map(str::to_owned);
+    let codes: Vec<String> = answers.iter().filter_map(code).collect();
+    assert!(!codes.is_empty() && codes.iter().all(|c| c == "RequestLimitExceeded"), "{codes:?}");
+    assert_eq!(made(&edge).len(), SENT - codes.len());
+    // Nothing is remembered of it, so it can be sent again.
+    for (number, command) in commands.iter().enumerate() {
+        let again = ask(&mut operator, command, "b", number + 1);
+        assert!(again["TemplateId"].is_number(), "{again}");
+    }
+    assert_eq!(made(&edge).len(), SENT);
 }
 
 #[test]

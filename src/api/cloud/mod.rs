@@ -5,6 +5,7 @@ mod explain;
 pub mod http;
 pub mod media;
 mod mixes;
+mod orders;
 pub mod params;
 mod push_keys;
 mod push_lists;
@@ -30,7 +31,7 @@ use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
 /// Every action that the box answers on `/`.
-const ACTIONS: [&str; 39] = [
+const ACTIONS: [&str; 42] = [
     "CancelCommonMixStream",
     "CreateCommonMixStream",
     "CreateLiveCallbackRule",
@@ -62,14 +63,17 @@ const ACTIONS: [&str; 39] = [
     "DescribeRecordTask",
     "DropLiveStream",
     "ExplainLiveStream",
+    "ExportLiveStream",
     "ForbidLiveStream",
     "ModifyLiveCallbackTemplate",
     "ModifyLivePushAuthKey",
     "ModifyLiveRecordTemplate",
+    "RestartLiveStream",
     "ResumeLiveStream",
     "SearchMedia",
     "StopLiveRecord",
     "StopRecordTask",
+    "UploadMediaNow",
 ];
 /// The one that is answered on `/v2/index.php`.
 const OLD_ACTIONS: [&str; 1] = ["DescribeVodPlayInfo"];
@@ -115,7 +119,10 @@ impl CloudDesk {
                 })*
             };
         }
-        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
+        ask!(
+            templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain,
+            orders
+        );
         Err(no_action(action))
     }
 

@@ -111,6 +111,9 @@ CREATE INDEX recording_untold ON recording (id) WHERE status <> told OR ran = 1;
 ", "
 -- The target's own id of a delivered file, if it gives one.
 ALTER TABLE file ADD COLUMN target_file_id TEXT;
+", "
+-- Somebody wants the file delivered now, before all others.
+ALTER TABLE file ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
