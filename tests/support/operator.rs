@@ -115,6 +115,13 @@ impl Operator {
         }
     }
 
+    /// What the broker keeps on a topic.
+    #[track_caller]
+    pub fn kept(&self, topic: &str) -> Value {
+        self.client.try_subscribe(topic, QoS::AtLeastOnce).expect("there is room");
+        wait_for(SOON, "the broker sends what it keeps", || self.all(topic).pop())
+    }
+
     /// Forgets what was heard.
     pub fn forget(&self) {
         self.heard().messages.clear();
