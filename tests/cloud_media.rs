@@ -53,6 +53,10 @@ impl LiveStreams for NoneLive {
         None
     }
 
+    fn restart(&self, _: &StreamKey) -> bool {
+        false
+    }
+
     fn cut(&self, _: &dyn Fn(&StreamKey) -> bool, _: Cut) -> usize {
         0
     }

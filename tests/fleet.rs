@@ -11,6 +11,8 @@ mod contract;
 mod events;
 #[path = "fleet/link.rs"]
 mod link;
+#[path = "fleet/orders.rs"]
+mod orders;
 #[path = "fleet/rules.rs"]
 mod rules;
 #[path = "fleet/signed.rs"]

@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "fleet_cli/rollout.rs"]
+mod rollout;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;

@@ -137,6 +137,18 @@ fn a_delivery_that_hangs_is_noticed() {
     edge.kill();
 }
 
+#[test]
+fn a_task_of_the_fleet_that_hangs_is_noticed_and_one_without_a_broker_is_well() {
+    for part in ["fleet link", "fleet errands"] {
+        // Nobody listens there.
+        let mqtt = "url = \"mqtt://127.0.0.1:9\"\nfleet = \"venue\"\n";
+        let manager = Manager::new();
+        let mut edge = manager.plan().mqtt(mqtt).start();
+        hangs(part, &edge, &manager);
+        edge.kill();
+    }
+}
+
 fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/edgerec.service")
 }

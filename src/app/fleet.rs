@@ -14,6 +14,7 @@ use tracing::error;
 
 use crate::api::cloud::CloudDesk;
 use crate::app::AppError;
+use crate::app::watchdog::{Part, Pulse};
 use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
@@ -50,7 +51,7 @@ pub(super) struct FleetParts {
     pub(super) flash: (Arc<dyn Flash>, PathBuf),
 }
 
-/// Keeps the link to the fleet until `shutdown`.
+/// Keeps the link to the fleet until `shutdown`; gives what the watchdog is to look at.
 ///
 /// # Errors
 /// A certificate or key cannot be used.
@@ -60,19 +61,23 @@ pub(super) fn start(
     parts: FleetParts,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(), AppError> {
+) -> Result<Vec<Part>, AppError> {
     let settings =
         FleetSettings { broker: access(mqtt), us: us.clone(), boot_id: parts.desk.clock.boot_id() };
     let gate = Arc::new(Gate::new(us, Keyring::new(mqtt.rules_public_keys.clone())));
     let clock = parts.desk.clock.clone();
     let us = Arc::new(OurBox { gate, parts });
     let Fleet { link, keeper, errands, voice, herald } = Fleet::new(&settings, us, clock)?;
-    tasks.spawn(link.run(shutdown.clone()));
-    tasks.spawn(keeper.run(shutdown.clone()));
-    tasks.spawn(errands.run(shutdown.clone()));
-    tasks.spawn(voice.run(shutdown.clone()));
-    tasks.spawn(herald.run(shutdown.clone()));
-    Ok(())
+    let names = ["fleet link", "fleet keeper", "fleet errands", "fleet voice", "fleet herald"];
+    let pulses = names.map(Pulse::new);
+    let parts = pulses.iter().map(Pulse::part).collect();
+    let [of_link, of_keeper, of_errands, of_voice, of_herald] = pulses;
+    tasks.spawn(of_link.through(link.run(shutdown.clone())));
+    tasks.spawn(of_keeper.through(keeper.run(shutdown.clone())));
+    tasks.spawn(of_errands.through(errands.run(shutdown.clone())));
+    tasks.spawn(of_voice.through(voice.run(shutdown.clone())));
+    tasks.spawn(of_herald.through(herald.run(shutdown.clone())));
+    Ok(parts)
 }
 
 /// How the broker of a configuration is reached.

@@ -232,25 +232,26 @@ async fn serve(
     let background = CancellationToken::new();
     callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
     let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, online);
+    let mut parts = vec![recorder];
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
         let events = ring.catalog.call(|state| Ok(state.fleet_news())).await?;
-        let parts = FleetParts { desk, rules: in_force, live, events, flash };
-        fleet::start(mqtt, us, parts, &after_streams, &background)?;
+        let of_fleet = FleetParts { desk, rules: in_force, live, events, flash };
+        parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
     let board =
         target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
     if let Some(web) = web {
         let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
         let zones = zones.unwrap_or_default();
-        let parts = WebParts { desk, live: live.clone(), board: board.clone(), zones };
-        web.start(parts, &after_streams, &background);
+        let of_web = WebParts { desk, live: live.clone(), board: board.clone(), zones };
+        web.start(of_web, &after_streams, &background);
     }
     if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.clone()) {
         after_streams.spawn(hardware::shine(led, ring.clone(), live.clone(), background.clone()));
     }
-    let parts = Part::of_ring(&ring, board.clone()).into_iter().chain([recorder]).collect();
+    parts.extend(Part::of_ring(&ring, board.clone()));
     let known = Arc::new(Knowledge { live, board, clock: clock.clone() });
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);

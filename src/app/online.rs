@@ -173,6 +173,10 @@ impl LiveStreams for Online {
         self.decisions.get(key).map(|live| live.decision)
     }
 
+    fn restart(&self, key: &StreamKey) -> bool {
+        self.decisions.ask_restart(key)
+    }
+
     fn cut(&self, which: &dyn Fn(&StreamKey) -> bool, cut: Cut) -> usize {
         let mut cut_off = Vec::new();
         for live in self.table().live.values_mut() {

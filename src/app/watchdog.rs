@@ -2,6 +2,7 @@
 //! its rounds. A part that hangs is named in the log, and the service manager starts the box anew.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,11 +13,15 @@ use tracing::{error, warn};
 use crate::delivery::board::Board;
 use crate::domain::time::BootTime;
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 use crate::platform::service_manager;
 use crate::ring::handle::Ring;
 
 /// Looks within one interval of the service manager.
 const LOOKS: u32 = 4;
+
+/// How often a task without rounds shows that it can be woken.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A part of the box that makes rounds.
 pub(super) struct Part {
@@ -68,6 +73,41 @@ impl Part {
         }
         (self.nudge)();
         now.since(self.seen.1)
+    }
+}
+
+/// The pulse of a task that has no rounds: it may wait for hours, but it must be possible to wake it.
+/// One that blocks its thread has none.
+pub(super) struct Pulse {
+    name: &'static str,
+    beats: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    pub(super) fn new(name: &'static str) -> Self {
+        Pulse { name, beats: Arc::default() }
+    }
+
+    /// The task as a part.
+    pub(super) fn part(&self) -> Part {
+        let beats = self.beats.clone();
+        Part::new(self.name, move || beats.load(Ordering::Relaxed), || {})
+    }
+
+    /// Runs the task to its end.
+    pub(super) async fn through<T>(self, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                ended = &mut task => return ended,
+                _ = beat.tick() => {}
+            }
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            if planted::hangs(self.name) {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 

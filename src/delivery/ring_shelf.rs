@@ -42,6 +42,7 @@ impl Shelf for RingShelf {
             .map_err(shelf_error)?;
         let waiting = records.iter().map(|record| WaitingFile {
             file: record.id,
+            urgent: record.urgent,
             priority: record.priority,
             queue_number: record.queue_number,
             not_before: None,

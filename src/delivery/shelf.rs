@@ -69,8 +69,8 @@ pub enum ShelfError {
 
 /// Files that wait, their renderings, and what became of them.
 pub trait Shelf: Send + Sync {
-    /// Files that wait, at most `limit`: by priority, then by queue number. `not_before` is left
-    /// to delivery and may be `None`.
+    /// Files that wait, at most `limit`: urgent ones, then by priority, then by queue number.
+    /// `not_before` is left to delivery and may be `None`.
     ///
     /// # Errors
     /// The catalog fails.

@@ -1,5 +1,7 @@
-//! Which waiting file is delivered next: the highest priority first, of these the one that has
-//! waited longest; a file that failed rests until its time has come.
+//! Which waiting file is delivered next: urgent ones first, then the highest priority, of these the
+//! one that has waited longest; a file that failed rests until its time has come.
+
+use std::cmp::Reverse;
 
 use crate::domain::ids::FileId;
 use crate::domain::time::BootTime;
@@ -9,6 +11,8 @@ use crate::domain::time::BootTime;
 pub struct WaitingFile {
     /// Which file.
     pub file: FileId,
+    /// Somebody wants it delivered now: before all others, at any time of day.
+    pub urgent: bool,
     /// Higher goes first; 0 where nobody said anything.
     pub priority: i32,
     /// Its place in the queue: grows with every file that is queued and survives a reboot, so
@@ -32,10 +36,10 @@ pub enum Next {
 /// The file that goes next among `waiting` (in any order) at the time `now`.
 #[must_use]
 pub fn next(waiting: &[WaitingFile], now: BootTime) -> Next {
-    let ready = waiting
-        .iter()
-        .filter(|file| file.not_before.is_none_or(|time| time <= now))
-        .min_by_key(|file| (std::cmp::Reverse(file.priority), file.queue_number, file.file));
+    let ready =
+        waiting.iter().filter(|file| file.not_before.is_none_or(|time| time <= now)).min_by_key(
+            |file| (Reverse(file.urgent), Reverse(file.priority), file.queue_number, file.file),
+        );
     match ready {
         Some(file) => Next::File(file.file),
         None => waiting
@@ -54,7 +58,7 @@ mod tests {
 
     fn waiting(file: u64, priority: i32, queue_number: u64, ms: Option<u64>) -> WaitingFile {
         let not_before = ms.map(BootTime);
-        WaitingFile { file: FileId(file), priority, queue_number, not_before }
+        WaitingFile { file: FileId(file), urgent: false, priority, queue_number, not_before }
     }
 
     #[test]
@@ -65,6 +69,14 @@ mod tests {
         assert_eq!(next(&files, BootTime(0)), Next::File(FileId(3)));
         files.push(waiting(4, -1, 1, None));
         assert_eq!(next(&files, BootTime(0)), Next::File(FileId(3)));
+    }
+
+    #[test]
+    fn an_urgent_file_goes_before_every_priority_but_rests_like_any_other() {
+        let mut files = [waiting(1, 9, 1, None), waiting(2, -1, 7, Some(500))];
+        files[1].urgent = true;
+        assert_eq!(next(&files, BootTime(499)), Next::File(FileId(1)));
+        assert_eq!(next(&files, BootTime(500)), Next::File(FileId(2)));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::fleet::PACKET_OVERHEAD_BYTES;
-use crate::fleet::link::LinkStatus;
+use crate::fleet::link::{LinkStatus, Standing};
 use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::FleetBox;
 use crate::fleet::topics::Topics;
+use crate::fleet::{COMMANDS_WAITING_MAX, PACKET_OVERHEAD_BYTES};
 use crate::wire::cloud::envelope;
 
 /// A command and where its answer goes.
@@ -40,6 +40,43 @@ impl Errand {
             until: expiry.map(|s| Instant::now() + Duration::from_secs(s.into())),
         }
     }
+
+    /// The message that answers it; `None`: it asks for none, or for one where none may go.
+    pub(super) fn reply(
+        &self,
+        answer: Vec<u8>,
+        standing: Standing,
+        topics: &Topics,
+    ) -> Option<Message> {
+        let topic = self.answer_to.clone().filter(|topic| topics.may_be_answered(topic))?;
+        let beside = topic.len() + self.correlation.as_ref().map_or(0, Bytes::len);
+        let room = standing.packet_bytes_max.saturating_sub(beside + PACKET_OVERHEAD_BYTES);
+        let body = if answer.len() <= room {
+            answer
+        } else {
+            let what = "the answer does not fit into a packet of the broker: ask for less";
+            envelope::error_answer("ResourceInsufficient", what, "")
+        };
+        let properties = PublishProperties {
+            content_type: Some(envelope::ANSWER_CONTENT_TYPE.to_owned()),
+            correlation_data: self.correlation.clone(),
+            ..PublishProperties::default()
+        };
+        Some(Message {
+            topic,
+            qos: standing.qos,
+            retain: false,
+            payload: body.into(),
+            properties,
+            event: None,
+        })
+    }
+}
+
+/// The answer to a command that finds as many waiting as may.
+pub(super) fn turned_away() -> Vec<u8> {
+    let what = format!("{COMMANDS_WAITING_MAX} commands wait already, this one is not done");
+    envelope::error_answer("RequestLimitExceeded", &what, "")
 }
 
 /// The task.
@@ -64,40 +101,14 @@ impl Errands {
                 warn!("a command of the fleet came too late");
                 continue;
             }
-            let answer_to = errand.answer_to.filter(|topic| self.topics.may_be_answered(topic));
-            let answer = self.us.command(errand.bytes).await;
-            let Some(topic) = answer_to else { continue };
+            let answer = self.us.command(errand.bytes.clone()).await;
+            let LinkStatus::Up(standing) = *self.status.borrow() else { continue };
+            let Some(reply) = errand.reply(answer, standing, &self.topics) else { continue };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.answer(topic, errand.correlation, answer) => {}
+                // It fails only when the link is lost, and then nobody is there to hear it.
+                _ = self.outbound.publish(standing.connection, reply) => {}
             }
         }
-    }
-
-    async fn answer(&self, topic: String, correlation: Option<Bytes>, answer: Vec<u8>) {
-        let LinkStatus::Up(standing) = *self.status.borrow() else { return };
-        let beside = topic.len() + correlation.as_ref().map_or(0, Bytes::len);
-        let room = standing.packet_bytes_max.saturating_sub(beside + PACKET_OVERHEAD_BYTES);
-        let answer = if answer.len() <= room {
-            answer
-        } else {
-            let what = "the answer does not fit into a packet of the broker: ask for less";
-            envelope::error_answer("ResourceInsufficient", what, "")
-        };
-        let properties = PublishProperties {
-            content_type: Some(envelope::ANSWER_CONTENT_TYPE.to_owned()),
-            correlation_data: correlation,
-            ..PublishProperties::default()
-        };
-        let message = Message {
-            topic,
-            qos: standing.qos,
-            retain: false,
-            payload: answer.into(),
-            properties,
-            event: None,
-        };
-        // It fails only when the link is lost, and then nobody is there to hear it.
-        self.outbound.publish(standing.connection, message).await;
     }
 }

@@ -17,13 +17,15 @@ use rumqttc::v5::mqttbytes::v5::{
     PubAckReason, Publish, SubAck, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Request, StateError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::domain::fleet::attempts::Attempts;
+use crate::domain::log_pace::LogPace;
 use crate::domain::time::ClockQuality;
-use crate::fleet::errands::Errand;
+use crate::fleet::errands::{self, Errand};
 use crate::fleet::herald::Acknowledged;
 use crate::fleet::keeper::Arrived;
 use crate::fleet::notebook::Notebook;
@@ -80,6 +82,8 @@ pub struct Link {
     /// How the will is given to the broker: with what it has not refused.
     will_qos: QoS,
     will_retained: bool,
+    /// The log of commands that were turned away.
+    turned_away: LogPace,
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
     /// Answers that a lost connection has not brought to the broker for sure.
@@ -115,6 +119,7 @@ impl Link {
             connections: 0,
             will_qos: QoS::AtLeastOnce,
             will_retained: true,
+            turned_away: LogPace::default(),
             to_subscribe: Vec::new(),
             to_say_again: VecDeque::new(),
         }
@@ -311,11 +316,23 @@ impl Link {
     }
 
     /// A command that the broker keeps would be done anew at each connection: it is none.
-    fn command(&self, publish: Publish) {
+    fn command(&mut self, publish: Publish) {
         if publish.retain {
             warn!("a command of the fleet is a retained message, which is not done");
-        } else if self.commands.try_send(Errand::of(publish)).is_err() {
-            warn!("too many commands of the fleet wait; one is not done");
+        } else if let Err(TrySendError::Full(errand)) = self.commands.try_send(Errand::of(publish))
+        {
+            self.turn_away(&errand);
+        }
+    }
+
+    /// Says that a command is not done because as many wait as may; unless that would mean to wait.
+    fn turn_away(&mut self, errand: &Errand) {
+        if let Some(held_back) = self.turned_away.take(self.clock.now().boot) {
+            warn!(held_back, "too many commands of the fleet wait; one is not done");
+        }
+        let LinkStatus::Up(standing) = *self.status.borrow() else { return };
+        if let Some(reply) = errand.reply(errands::turned_away(), standing, &self.topics) {
+            let _ = self.outbound.try_publish(standing.connection, &reply);
         }
     }
 

@@ -57,7 +57,7 @@ const IN_FLIGHT_MAX: u16 = 16;
 const REQUESTS_MAX: usize = 32;
 /// Documents that wait for the keeper; one more is left with the broker and asked for again.
 const DOCUMENTS_WAITING_MAX: usize = 4;
-/// Commands that wait for their turn; one more is not done, and its sender hears nothing.
+/// Commands that wait for their turn; one more is not done, and its sender is told.
 const COMMANDS_WAITING_MAX: usize = 8;
 /// What a packet has beside topic and payload, generously.
 const PACKET_OVERHEAD_BYTES: usize = 128;

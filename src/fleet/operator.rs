@@ -100,6 +100,12 @@ impl FleetTopics {
         ["state", "online", "event/+"].map(|kind| format!("{}/box/{id}/{kind}", self.0)).into()
     }
 
+    /// What all boxes say of how they stand: state and presence.
+    #[must_use]
+    pub fn standing(&self) -> Vec<String> {
+        ["state", "online"].map(|kind| format!("{}/box/+/{kind}", self.0)).into()
+    }
+
     /// Whose topic it is, and the rest of it.
     #[must_use]
     pub fn box_of<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {

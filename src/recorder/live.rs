@@ -1,6 +1,7 @@
 //! The streams that are live now, and what was decided about them when they began.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ids::SessionId;
@@ -21,18 +22,27 @@ pub struct LiveSession {
 
 /// All streams that are live.
 #[derive(Debug, Default)]
-pub struct LiveTable(Mutex<BTreeMap<StreamKey, LiveSession>>);
+pub struct LiveTable(Mutex<BTreeMap<StreamKey, Row>>);
+
+/// A session, and whether somebody has asked for its end.
+#[derive(Debug)]
+struct Row {
+    live: LiveSession,
+    restart: Arc<AtomicBool>,
+}
 
 impl LiveTable {
-    /// Enters a session.
-    pub fn enter(&self, key: StreamKey, session: LiveSession) {
-        self.table().insert(key, session);
+    /// Has the session of a stream restarted at its next key frame, as new rules would; `false`: it
+    /// is not live.
+    pub fn ask_restart(&self, key: &StreamKey) -> bool {
+        let asked = self.table().get(key).map(|row| row.restart.store(true, Ordering::Relaxed));
+        asked.is_some()
     }
 
     /// Removes a session, unless a newer one of the same key has taken its place.
     pub fn leave(&self, key: &StreamKey, session: SessionId) {
         let mut table = self.table();
-        if table.get(key).is_some_and(|live| live.session == session) {
+        if table.get(key).is_some_and(|row| row.live.session == session) {
             table.remove(key);
         }
     }
@@ -40,7 +50,7 @@ impl LiveTable {
     /// The live session of a stream.
     #[must_use]
     pub fn get(&self, key: &StreamKey) -> Option<LiveSession> {
-        self.table().get(key).cloned()
+        self.table().get(key).map(|row| row.live.clone())
     }
 
     /// How many are live.
@@ -53,13 +63,13 @@ impl LiveTable {
     #[must_use]
     pub fn count_by_decision(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        for live in self.table().values() {
-            *counts.entry(live.decision.word()).or_default() += 1;
+        for row in self.table().values() {
+            *counts.entry(row.live.decision.word()).or_default() += 1;
         }
         counts
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<StreamKey, LiveSession>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<StreamKey, Row>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,9 +81,16 @@ pub struct LiveEntry {
     key: StreamKey,
     session: SessionId,
     decision: Decision,
+    restart: Arc<AtomicBool>,
 }
 
 impl LiveEntry {
+    /// Whether somebody has asked for a restart of the session.
+    #[must_use]
+    pub fn is_restart_asked(&self) -> bool {
+        self.restart.load(Ordering::Relaxed)
+    }
+
     /// What the rules said when the session began.
     #[must_use]
     pub fn decision(&self) -> &Decision {
@@ -90,8 +107,9 @@ impl LiveEntry {
     #[must_use]
     pub fn new(table: Arc<LiveTable>, key: StreamKey, session: LiveSession) -> Self {
         let (id, decision) = (session.session, session.decision.clone());
-        table.enter(key.clone(), session);
-        LiveEntry { table, key, session: id, decision }
+        let restart = Arc::new(AtomicBool::new(false));
+        table.table().insert(key.clone(), Row { live: session, restart: restart.clone() });
+        LiveEntry { table, key, session: id, decision, restart }
     }
 }
 

@@ -107,7 +107,12 @@ impl Recorder {
         };
         let past = self.ring.record_past(&key, &start, recording, from, task.end_ms, live)?;
         if task.is_of_the_past() {
-            self.end_later(vec![id], now);
+            match is_settled(&task, now) {
+                Some(true) => {
+                    self.post("a task could not be ended", move |state| state.end_recordings(&[id]))
+                }
+                _ => self.end_later(vec![id], now),
+            }
             return Ok(None);
         }
         let mut stage = lock(&stage);
@@ -157,7 +162,8 @@ impl Recorder {
         let mut openings = Vec::new();
         for task in service.tasks.iter() {
             let is_open = task.standing(now) == Standing::Open;
-            if !is_open && !task.is_of_the_past() {
+            let past = task.is_of_the_past() && is_settled(task, now) != Some(false);
+            if !is_open && !past {
                 continue;
             }
             let mut keys: Vec<StreamKey> = stages
@@ -229,6 +235,13 @@ impl Recorder {
             });
         }
     }
+}
+
+/// Whether all that came in a task's window is durable, or lost; before that what came last may be on
+/// its way to the ring. `None`: nobody knows the time.
+fn is_settled(task: &Task, now: Moment) -> Option<bool> {
+    let settled_ms = task.end_ms.saturating_add(SETTLED_AFTER_MS.cast_signed());
+    now.trusted_wall().map(|wall| wall.0 >= settled_ms)
 }
 
 fn is_on(stages: &[(StreamKey, Arc<Mutex<Stage>>)], key: &StreamKey, task: &Task) -> bool {

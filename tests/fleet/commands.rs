@@ -73,6 +73,29 @@ fn actions_are_answered_and_a_token_is_done_once_also_over_a_kill() {
 }
 
 #[test]
+fn a_command_that_finds_too_many_waiting_is_told_so_and_not_done() {
+    const SENT: usize = 30;
+    let broker = Broker::start();
+    let (mut operator, edge) = fleet_of_one(&broker, "");
+    let commands: Vec<Value> =
+        (0..SENT).map(|n| template(&format!("t{n}"), &format!("token-{n}"))).collect();
+    let topic = "edgerec/v1/venue/reply/a";
+    operator.burst(COMMAND, &commands, topic);
+    wait_until(SOON, "every command is answered", || operator.all(topic).len() == SENT);
+    let answers = operator.all(topic);
+    let code = |answer: &Value| answer["Response"]["Error"]["Code"].as_str().map(str::to_owned);
+    let codes: Vec<String> = answers.iter().filter_map(code).collect();
+    assert!(!codes.is_empty() && codes.iter().all(|c| c == "RequestLimitExceeded"), "{codes:?}");
+    assert_eq!(made(&edge).len(), SENT - codes.len());
+    // Nothing is remembered of it, so it can be sent again.
+    for (number, command) in commands.iter().enumerate() {
+        let again = ask(&mut operator, command, "b", number + 1);
+        assert!(again["TemplateId"].is_number(), "{again}");
+    }
+    assert_eq!(made(&edge).len(), SENT);
+}
+
+#[test]
 fn no_command_is_done_again_because_the_broker_keeps_it() {
     let broker = Broker::start();
     let (mut operator, mut edge) = fleet_of_one(&broker, "");

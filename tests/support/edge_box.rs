@@ -27,6 +27,7 @@ pub struct BoxPlan {
     box_settings: String,
     api_settings: String,
     push_key: String,
+    id: String,
     sections: String,
     of_a_fleet: bool,
     rules: Value,
@@ -47,6 +48,7 @@ impl Default for BoxPlan {
             box_settings: String::new(),
             api_settings: String::new(),
             push_key: String::new(),
+            id: "box-01".to_owned(),
             sections: String::new(),
             of_a_fleet: false,
             rules: record_all(&["Flv"]),
@@ -112,6 +114,17 @@ impl BoxPlan {
     pub fn mqtt(mut self, toml: &str) -> BoxPlan {
         self.of_a_fleet = true;
         self.sections(&format!("[mqtt]\n{toml}"))
+    }
+
+    /// Calls it otherwise than `box-01`.
+    pub fn id(mut self, id: &str) -> BoxPlan {
+        id.clone_into(&mut self.id);
+        self
+    }
+
+    /// One more line of the section that was added last.
+    pub fn mqtt_line(self, toml: &str) -> BoxPlan {
+        self.sections(toml)
     }
 
     /// The rule set to begin with.
@@ -374,8 +387,9 @@ impl EdgeBox {
         let rules = toml_text(&self.dir.path().join("rules.json"));
         let rules = if self.plan.of_a_fleet { String::new() } else { format!("file = {rules}\n") };
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n{}\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+            "[box]\nid = \"{}\"\n{}\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
              [api]\nlisten = \"{}\"\n{}\n[rules]\n{rules}\n[ring]\npath = {}\n",
+            self.plan.id,
             self.plan.box_settings,
             self.rtmp,
             self.plan.push_key,

@@ -191,6 +191,7 @@ impl Shelf for MemoryShelf {
             .filter(|(_, (_, _, fate))| waits(fate))
             .take(limit)
             .map(|(id, _)| WaitingFile {
+                urgent: false,
                 file: *id,
                 priority: 0,
                 queue_number: id.0,

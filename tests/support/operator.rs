@@ -71,18 +71,29 @@ impl Operator {
     /// returns.
     #[track_caller]
     pub fn command(&mut self, topic: &str, command: &Value, answer_to: &str, retain: bool) {
-        let properties = PublishProperties {
-            response_topic: Some(answer_to.to_owned()),
-            correlation_data: Some(format!("for {answer_to}").into()),
-            message_expiry_interval: Some(60),
-            ..PublishProperties::default()
-        };
-        let bytes = command.to_string();
+        let (bytes, asks) = (command.to_string(), asks(answer_to));
         let sent =
-            self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, bytes, properties);
+            self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, bytes, asks);
         sent.expect("the client runs");
         self.sent += 1;
         wait_until(SOON, "the broker has it", || self.heard().acknowledged >= self.sent);
+    }
+
+    /// Sends commands one right after the other; the broker has all when this returns.
+    #[track_caller]
+    pub fn burst(&mut self, topic: &str, commands: &[Value], answer_to: &str) {
+        for command in commands {
+            let sent = self.client.publish_with_properties(
+                topic,
+                QoS::AtLeastOnce,
+                false,
+                command.to_string(),
+                asks(answer_to),
+            );
+            sent.expect("the client runs");
+            self.sent += 1;
+        }
+        wait_until(SOON, "the broker has them", || self.heard().acknowledged >= self.sent);
     }
 
     /// What was heard on a topic, oldest first.
@@ -117,6 +128,13 @@ impl Operator {
         }
     }
 
+    /// What the broker keeps on a topic.
+    #[track_caller]
+    pub fn kept(&self, topic: &str) -> Value {
+        self.client.try_subscribe(topic, QoS::AtLeastOnce).expect("there is room");
+        wait_for(SOON, "the broker sends what it keeps", || self.all(topic).pop())
+    }
+
     /// Forgets what was heard.
     pub fn forget(&self) {
         self.heard().messages.clear();
@@ -136,6 +154,16 @@ impl Operator {
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// Properties of a command that is answered on a topic and worth nothing after a minute.
+fn asks(answer_to: &str) -> PublishProperties {
+    PublishProperties {
+        response_topic: Some(answer_to.to_owned()),
+        correlation_data: Some(format!("for {answer_to}").into()),
+        message_expiry_interval: Some(60),
+        ..PublishProperties::default()
     }
 }
 

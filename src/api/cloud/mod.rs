@@ -6,6 +6,7 @@ mod explain;
 pub mod http;
 pub mod media;
 mod mixes;
+mod orders;
 pub mod params;
 mod push_keys;
 mod push_lists;
@@ -31,7 +32,7 @@ use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
 /// Every action that the box answers on `/`.
-pub const ACTIONS: [&str; 40] = [
+pub const ACTIONS: [&str; 43] = [
     "CancelCommonMixStream",
     "CreateCommonMixStream",
     "CreateLiveCallbackRule",
@@ -64,14 +65,17 @@ pub const ACTIONS: [&str; 40] = [
     "DescribeRecordTask",
     "DropLiveStream",
     "ExplainLiveStream",
+    "ExportLiveStream",
     "ForbidLiveStream",
     "ModifyLiveCallbackTemplate",
     "ModifyLivePushAuthKey",
     "ModifyLiveRecordTemplate",
+    "RestartLiveStream",
     "ResumeLiveStream",
     "SearchMedia",
     "StopLiveRecord",
     "StopRecordTask",
+    "UploadMediaNow",
 ];
 /// The one that is answered on `/v2/index.php`.
 const OLD_ACTIONS: [&str; 1] = ["DescribeVodPlayInfo"];
@@ -118,7 +122,7 @@ impl CloudDesk {
             };
         }
         ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
-        ask!(events);
+        ask!(events, orders);
         Err(no_action(action))
     }
 

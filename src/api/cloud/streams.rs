@@ -33,6 +33,8 @@ pub struct Cut {
 impl Cut {
     /// By DropLiveStream.
     pub const DROPPED: Cut = Cut { cause: "stream cut", errcode: 21 };
+    /// By RestartLiveStream: its source is to connect anew.
+    pub const RESTARTED: Cut = Cut { cause: "stream restarted", errcode: 21 };
     /// By ForbidLiveStream.
     pub const FORBIDDEN: Cut = Cut { cause: "stream forbidden", errcode: 21 };
 }
@@ -52,6 +54,9 @@ pub trait LiveStreams: Send + Sync {
     fn live(&self) -> Vec<LiveEntry>;
     /// What was decided about the live session of a stream; `None`: there is none.
     fn decision(&self, key: &StreamKey) -> Option<Decision>;
+    /// Has a stream restarted at its next key frame, so that nothing of it is lost; `false`: it is
+    /// not live.
+    fn restart(&self, key: &StreamKey) -> bool;
     /// Ends those that `which` likes; tells how many.
     fn cut(&self, which: &dyn Fn(&StreamKey) -> bool, cut: Cut) -> usize;
 }

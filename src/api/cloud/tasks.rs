@@ -160,7 +160,7 @@ fn read_live_record(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Live
 }
 
 /// A template of one format.
-fn of_format(name: &str, format: FileFormat, params: FormatParams) -> Template {
+pub(super) fn of_format(name: &str, format: FileFormat, params: FormatParams) -> Template {
     let mut template = Template { name: name.to_owned(), ..Template::default() };
     let place = match format {
         FileFormat::Flv => &mut template.flv,
@@ -230,7 +230,7 @@ fn read_stream<'a>(fields: &mut Fields<'a>, faults: &mut Faults) -> Option<&'a s
     Some(stream)
 }
 
-async fn create(desk: &CloudDesk, wish: Wish) -> Result<std::sync::Arc<Task>, Refusal> {
+pub(super) async fn create(desk: &CloudDesk, wish: Wish) -> Result<std::sync::Arc<Task>, Refusal> {
     let (limits, now, random) = (desk.limits.clone(), moment(desk), random_u64());
     desk.change(move |service, changes| service.tasks.create(wish, &limits, now, random, changes))
         .await

@@ -261,6 +261,7 @@ mod tests {
             url: url.map(ToOwned::to_owned),
             tracks: Vec::new(),
             dropped_tracks: Vec::new(),
+            urgent: false,
             priority: 0,
             queue_number: 0,
             attempts: 0,

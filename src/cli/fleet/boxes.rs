@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Between two tables on a terminal.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Moves to the top left corner and clears the terminal.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(super) const CLEAR: &str = "\x1b[H\x1b[2J";
 const HEAD: &str = "BOX                       ONLINE  FLEET REV  BOX REV  STREAMS  STALE  \
                     QUEUE FILES       BYTES   FLASH FREE  REFUSED";
 

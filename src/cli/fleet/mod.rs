@@ -5,7 +5,9 @@
 
 mod boxes;
 mod command;
+mod document;
 mod push;
+mod rollout;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use crate::app::fleet::access;
 use crate::cli::outcome::Failure;
 use crate::cli::run::on_runtime;
 use crate::config::{Config, MqttConfig};
+use crate::domain::fleet::rollout::Percent;
 use crate::domain::fleet::signing::Signer;
 use crate::fleet::operator::{FleetTopics, Operator, OperatorError};
 
@@ -29,6 +32,9 @@ use crate::fleet::operator::{FleetTopics, Operator, OperatorError};
 pub enum FleetCommand {
     /// Publish a rule set for all boxes, or for one. It is checked first; its revision grows.
     Push(Push),
+    /// Give a rule set to a few boxes first, then to more, then to all; take it back if they are not
+    /// well.
+    Rollout(Rollout),
     /// Show how the boxes stand.
     Status {
         /// Report as JSON, one object a line.
@@ -54,12 +60,47 @@ pub struct Push {
     /// For this box alone.
     #[arg(long = "box", value_name = "ID")]
     box_id: Option<String>,
-    /// Sign it with this private key (Ed25519, PKCS#8 in PEM).
+    #[command(flatten)]
+    signing: Signing,
+}
+
+/// How rule sets are signed.
+#[derive(Debug, Args)]
+struct Signing {
+    /// Sign with this private key (Ed25519, PKCS#8 in PEM).
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
     /// A signed rule set may be taken for so many days.
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     valid_days: u16,
+}
+
+/// A rule set to roll out. What is under way is kept in FILE.rollout until it is over.
+#[derive(Debug, Args)]
+pub struct Rollout {
+    /// The rule set.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The share of the boxes that are online which get it first.
+    #[arg(long, value_name = "SHARE", default_value = "5%")]
+    canary: Percent,
+    /// The share that gets it with each further step.
+    #[arg(long, value_name = "SHARE", default_value = "25%")]
+    step: Percent,
+    /// Boxes must be well within so many seconds after they got it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    within: u32,
+    /// And stay so for so many seconds before the next step.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    hold: u32,
+    /// Take back a rollout that was interrupted.
+    #[arg(long)]
+    back: bool,
+    #[command(flatten)]
+    signing: Signing,
+    /// Report as JSON, one object a line.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A command for a box.
@@ -92,6 +133,7 @@ pub fn run(config: &Config, command: FleetCommand, out: &mut dyn Write) -> Resul
     on_runtime(async {
         match command {
             FleetCommand::Push(push) => push::push(&fleet, &push, out).await,
+            FleetCommand::Rollout(asked) => rollout::rollout(&fleet, &asked, out).await,
             FleetCommand::Status { json } => boxes::status(&fleet, json, out).await,
             FleetCommand::Watch { json } => boxes::watch(&fleet, json, out).await,
             FleetCommand::Command(order) => command::command(&fleet, &order, out).await,

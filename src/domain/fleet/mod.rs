@@ -1,9 +1,12 @@
 //! What a fleet sends its boxes, judged without I/O: rule sets as documents and commands, signed where
-//! keys are set; and when the box may knock at the broker again.
+//! keys are set; and when the box may knock at the broker again. And the operator's side of it: what
+//! signs, and how new rules reach a fleet in steps.
 
 pub mod attempts;
 pub mod command;
 pub mod document;
 pub mod keyring;
+pub mod overlay;
 pub mod refused;
+pub mod rollout;
 pub mod signing;

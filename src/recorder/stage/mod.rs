@@ -226,6 +226,10 @@ impl Stage {
         self.look_at_rules(recorder);
         self.look_at_tasks(recorder, now);
         let can_begin = feed.can_begin_with(&sample);
+        if self.entry.as_ref().is_some_and(LiveEntry::is_restart_asked) {
+            let disconnect = self.restart.is_some_and(|planned| planned.disconnect);
+            self.restart = Some(Restart { at: now.at.boot, disconnect });
+        }
         if let Some(restart) = self.restart
             && now.at.boot >= restart.at
             && can_begin
@@ -374,7 +378,7 @@ impl Stage {
     fn restart(&mut self, recorder: &Recorder, now: Moment, random: &mut dyn FnMut() -> u64) {
         self.restart = None;
         let decision = recorder.rules().load().table.resolve(&self.key);
-        info!(stream = %self.key, decision = decision.word(), "restarted to take new rules");
+        info!(stream = %self.key, decision = decision.word(), "restarted");
         if let Some(session) = &mut self.session {
             session.cut(&mut self.programme);
         }

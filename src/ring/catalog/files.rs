@@ -59,6 +59,8 @@ pub struct FileRecord {
     pub tracks: Vec<String>,
     /// Tracks its format cannot hold.
     pub dropped_tracks: Vec<String>,
+    /// Somebody wants it delivered now.
+    pub urgent: bool,
     /// Upload priority.
     pub priority: i32,
     /// Its place in the queue; grows with every file that is finished.
@@ -78,6 +80,15 @@ pub struct Confirmed<'a> {
     pub sha256: &'a str,
     /// The target's own id of the file, if it gives one.
     pub target_file_id: Option<&'a str>,
+}
+
+/// What somebody wants delivered now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Urgent {
+    /// A file.
+    File(FileId),
+    /// Every file of a stream that waits.
+    Stream(StreamKey),
 }
 
 impl FileRecord {
@@ -109,8 +120,8 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
     (SELECT CASE json_extract(content, '$.task.family')
      WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
      ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
-    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording)
-    FROM file JOIN stream ON stream.id = file.stream
+    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording),
+    file.urgent FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
 impl CatalogState {
@@ -146,9 +157,30 @@ impl CatalogState {
     pub fn queued(&self, most: u32) -> Result<Vec<FileRecord>, RingError> {
         let text = format!(
             "SELECT {COLUMNS} WHERE file.state IN (2, 3)
-             ORDER BY file.priority DESC, file.queue_number LIMIT ?1"
+             ORDER BY file.urgent DESC, file.priority DESC, file.queue_number LIMIT ?1"
         );
         self.select(&text, params![most])
+    }
+
+    /// Those that wait to be delivered are to be delivered now: a file, or all of a stream. Durable;
+    /// tells how many.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn make_urgent(&mut self, which: &Urgent) -> Result<usize, RingError> {
+        let changed = self.durably("having files delivered now", |transaction| match which {
+            Urgent::File(id) => transaction.execute(
+                "UPDATE file SET urgent = 1 WHERE id = ?1 AND state IN (2, 3)",
+                [sql(id.0)],
+            ),
+            Urgent::Stream(key) => transaction.execute(
+                "UPDATE file SET urgent = 1 WHERE state IN (2, 3) AND stream =
+                 (SELECT id FROM stream WHERE domain = ?1 AND app = ?2 AND stream = ?3)",
+                params![key.domain(), key.app(), key.stream()],
+            ),
+        })?;
+        self.news.notify_one();
+        Ok(changed)
     }
 
     /// One file.
@@ -344,6 +376,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         url: row.get(18)?,
         tracks,
         dropped_tracks: texts(20)?,
+        urgent: row.get(26)?,
         priority: row.get(21)?,
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
@@ -357,4 +390,41 @@ pub(super) fn stream_key(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamKey
     StreamKey::new(&part(0)?, &part(1)?, &part(2)?).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::catalog::notices::tests::open;
+
+    #[test]
+    fn what_is_urgent_leads_the_queue_also_after_a_restart() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open(dir.path());
+        let key = |stream: &str| StreamKey::new("d", "live", stream).expect("a key");
+        for (number, stream) in [(1, "a"), (2, "b")] {
+            let row = "INSERT INTO stream (id, domain, app, stream) VALUES (?1, 'd', 'live', ?2)";
+            state.db.execute(row, params![number, stream]).expect("entered");
+        }
+        // Three wait, of which the last is of another stream; one is delivered.
+        for (id, stream, file_state) in [(11, 1, 2), (12, 1, 3), (13, 2, 2), (14, 2, 4)] {
+            let row = "INSERT INTO file (id, recording, stream, session, format, state,
+                first_sequence, start_boot_ms, start_ms, trusted, end_ms, media_start_ms,
+                duration_ms, storage_s, name_pattern, queue_number)
+                VALUES (?1, 1, ?2, 1, 0, ?3, 0, 0, 0, 1, 0, 0, 500, 0, '', ?1)";
+            state.db.execute(row, params![id, stream, file_state]).expect("entered");
+        }
+        let order = |state: &CatalogState| -> Vec<u64> {
+            state.queued(9).expect("read").iter().map(|file| file.id.0).collect()
+        };
+        assert_eq!(order(&state), [11, 12, 13]);
+        assert_eq!(state.make_urgent(&Urgent::File(FileId(12))).expect("stored"), 1);
+        assert_eq!(order(&state), [12, 11, 13]);
+        assert_eq!(state.make_urgent(&Urgent::Stream(key("b"))).expect("stored"), 1);
+        for gone in [Urgent::File(FileId(14)), Urgent::Stream(key("c"))] {
+            assert_eq!(state.make_urgent(&gone).expect("nothing"), 0);
+        }
+        drop(state);
+        assert_eq!(order(&open(dir.path())), [12, 13, 11]);
+    }
 }

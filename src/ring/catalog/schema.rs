@@ -136,6 +136,9 @@ CREATE INDEX loss_untold ON loss (id) WHERE told = 0;
 ALTER TABLE loss ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE loss ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE loss ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0;
+", "
+-- Somebody wants the file delivered now, before all others.
+ALTER TABLE file ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

@@ -179,13 +179,13 @@ fn infos(desk: &CloudDesk, rows: &[MediaRow], groups: Groups, host: Option<&str>
 }
 
 /// A file id as the box writes it.
-fn file_id(text: &str) -> Option<FileId> {
+pub(super) fn file_id(text: &str) -> Option<FileId> {
     let id = text.parse().ok().map(FileId)?;
     (id.to_string() == text).then_some(id)
 }
 
 /// Asks the catalog.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     desk: &CloudDesk,
     job: impl FnOnce(&mut CatalogState) -> Result<T, RingError> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -385,6 +385,7 @@ mod tests {
             url: None,
             tracks: vec!["h264".to_owned(), "aac".to_owned()],
             dropped_tracks: Vec::new(),
+            urgent: false,
             priority: 0,
             queue_number: 1,
             attempts: 0,
