@@ -108,8 +108,10 @@ impl OurBox {
         let live = self.parts.live.get(&key)?;
         let rules = self.parts.rules.load();
         let stale = !live.decision.same_content(&rules.table.resolve(&key));
+        // Until the stream's next sample its stage has not seen the newest rules.
         let plan = || restart_at(&rules.apply, rules.since, stream_hash(&key));
-        let stale = stale.then(|| plan().map_or(Restart::NextStart, Restart::From));
+        let plan = || live.restart.or_else(plan).map_or(Restart::NextStart, Restart::From);
+        let stale = stale.then(plan);
         Some(StreamReport {
             key,
             session: live.session,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::ids::SessionId;
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::Instant;
+use crate::domain::time::{BootTime, Instant};
 
 /// A stream that is live.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct LiveSession {
     pub began: Instant,
     /// What the rules said then.
     pub decision: Decision,
+    /// It is restarted for other rules at the first key frame from then on.
+    pub restart: Option<BootTime>,
 }
 
 /// All streams that are live.
@@ -41,6 +43,13 @@ impl LiveTable {
     #[must_use]
     pub fn get(&self, key: &StreamKey) -> Option<LiveSession> {
         self.table().get(key).cloned()
+    }
+
+    /// When a session is restarted has changed.
+    fn plan(&self, key: &StreamKey, session: SessionId, restart: Option<BootTime>) {
+        if let Some(live) = self.table().get_mut(key).filter(|live| live.session == session) {
+            live.restart = restart;
+        }
     }
 
     /// How many are live.
@@ -78,6 +87,11 @@ impl LiveEntry {
     #[must_use]
     pub fn decision(&self) -> &Decision {
         &self.decision
+    }
+
+    /// Tells when the session is restarted for other rules.
+    pub fn plan(&self, restart: Option<BootTime>) {
+        self.table.plan(&self.key, self.session, restart);
     }
 
     /// How many streams are live, this one included.

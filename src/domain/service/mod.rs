@@ -3,6 +3,7 @@
 //! the caller stores them durably before it answers. Read back, the entries give the same state.
 
 pub mod callbacks;
+pub mod drops;
 pub mod fleet_commands;
 pub mod fleet_rules;
 pub mod forbids;
@@ -13,6 +14,7 @@ pub mod push_keys;
 pub mod tasks;
 
 use crate::domain::service::callbacks::CallbackDesk;
+use crate::domain::service::drops::Drops;
 use crate::domain::service::fleet_commands::FleetCommands;
 use crate::domain::service::fleet_rules::FleetRules;
 use crate::domain::service::forbids::Forbids;
@@ -32,6 +34,8 @@ pub struct Service {
     pub fleet_rules: FleetRules,
     /// Commands of the fleet that were done, by their tokens.
     pub fleet_commands: FleetCommands,
+    /// Pushers that were dropped for new rules.
+    pub drops: Drops,
     /// Callback templates and rules.
     pub callbacks: CallbackDesk,
     /// Timed and highlight tasks.
@@ -77,6 +81,8 @@ pub enum Kind {
     FleetRules,
     /// A command of the fleet, by its token.
     FleetCommand,
+    /// A pusher that was dropped for new rules, by its stream.
+    Drop,
     /// A callback template.
     CallbackTemplate,
     /// A callback rule.
@@ -93,13 +99,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Counter,
         Kind::TemplateNumber,
         Kind::Template,
         Kind::Rule,
         Kind::FleetRules,
         Kind::FleetCommand,
+        Kind::Drop,
         Kind::CallbackTemplate,
         Kind::CallbackRule,
         Kind::Task,
@@ -118,6 +125,7 @@ impl Kind {
             Kind::Rule => "rule",
             Kind::FleetRules => "fleet_rules",
             Kind::FleetCommand => "fleet_command",
+            Kind::Drop => "drop",
             Kind::CallbackTemplate => "callback_template",
             Kind::CallbackRule => "callback_rule",
             Kind::Task => "task",
@@ -191,6 +199,7 @@ impl Service {
             }
             Kind::FleetRules => self.fleet_rules.restore(key, content),
             Kind::FleetCommand => self.fleet_commands.restore(key, content),
+            Kind::Drop => self.drops.restore(key, content),
             Kind::Task => self.tasks.restore(key, content),
             Kind::PushKey => self.push_keys.restore(key, content),
             Kind::Forbid => self.forbids.restore(key, content),
