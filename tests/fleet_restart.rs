@@ -1,7 +1,11 @@
 //! New rules over a real broker reach live streams: by a restart that loses nothing, by a drop, when
-//! the stream comes back, spread over a time; and a storm of them makes few restarts.
+//! the stream comes back, spread over a time; a storm of them makes few restarts; and the box goes back
+//! from rules under which streams fail.
 
 mod support;
+
+#[path = "fleet_restart/going_back.rs"]
+mod going_back;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

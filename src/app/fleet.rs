@@ -16,6 +16,7 @@ use crate::app::AppError;
 use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
+use crate::domain::fleet::refused::Refused;
 use crate::domain::restart_plan::restart_at;
 use crate::domain::service::fleet_rules::News;
 use crate::domain::service::layers::SentLayer;
@@ -95,8 +96,9 @@ impl OurBox {
             }
         };
         let us = self.gate.addressee().clone();
-        let stored =
-            self.parts.desk.ring.catalog.call(move |state| store(state, &document, &us)).await;
+        let working = self.parts.live.keys();
+        let store = move |state: &mut CatalogState| store(state, &document, &us, &working);
+        let stored = self.parts.desk.ring.catalog.call(store).await;
         stored.unwrap_or_else(|problem| {
             error!(%problem, "the rules of the fleet could not be stored, the old ones stay");
             Err(NotTaken::NotStored)
@@ -127,6 +129,7 @@ fn store(
     state: &mut CatalogState,
     document: &Document,
     us: &Addressee,
+    working: &[StreamKey],
 ) -> Result<Result<News, NotTaken>, RingError> {
     let news = match state.service().load().fleet_rules.judge(document) {
         Ok(News::Newer) => News::Newer,
@@ -134,7 +137,7 @@ fn store(
     };
     let now = state.now().at.wall.unix;
     let changed = state.change_service(|service, changes| {
-        service.take_document(document, us, now, changes);
+        service.take_document(document, us, working, now, changes);
         Ok(news)
     })?;
     Ok(Ok(changed.expect("what was judged is not refused")))
@@ -152,6 +155,14 @@ impl FleetBox for OurBox {
 
     fn applied(&self, layer: SentLayer) -> Option<u64> {
         self.parts.desk.service.load().fleet_rules.applied(layer)
+    }
+
+    fn received(&self, layer: SentLayer) -> Option<u64> {
+        self.parts.desk.service.load().fleet_rules.revision(layer)
+    }
+
+    fn went_back(&self, layer: SentLayer) -> Option<Refused> {
+        self.parts.desk.service.load().fleet_rules.went_back(layer)
     }
 
     fn streams(&self) -> Vec<StreamReport> {

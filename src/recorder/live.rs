@@ -45,6 +45,12 @@ impl LiveTable {
         self.table().get(key).cloned()
     }
 
+    /// Every live stream.
+    #[must_use]
+    pub fn keys(&self) -> Vec<StreamKey> {
+        self.table().keys().cloned().collect()
+    }
+
     /// When a session is restarted has changed.
     fn plan(&self, key: &StreamKey, session: SessionId, restart: Option<BootTime>) {
         if let Some(live) = self.table().get_mut(key).filter(|live| live.session == session) {

@@ -1,5 +1,5 @@
 //! What a fleet sends its boxes, judged without I/O: rule sets as documents and commands, signed where
-//! keys are set; and when the box may knock at the broker again.
+//! keys are set; when rules are gone back from; and when the box may knock at the broker again.
 
 pub mod attempts;
 pub mod command;
@@ -7,3 +7,4 @@ pub mod document;
 pub mod keyring;
 pub mod refused;
 pub mod signing;
+pub mod trial;

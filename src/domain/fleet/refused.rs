@@ -21,6 +21,8 @@ pub enum Why {
     Older,
     /// The box has another one under the same revision.
     OtherContent,
+    /// It was taken, streams that worked failed under it, and the box went back.
+    StreamsFail,
 }
 
 impl Why {
@@ -36,6 +38,7 @@ impl Why {
             Why::Expired => "expired",
             Why::Older => "older",
             Why::OtherContent => "other_content",
+            Why::StreamsFail => "streams_fail",
         }
     }
 }

@@ -79,6 +79,8 @@ pub enum Kind {
     Rule,
     /// A rule set that the fleet has sent, by its layer.
     FleetRules,
+    /// The rule set before one that is on trial or was gone back from, by its layer.
+    FleetRulesBefore,
     /// A command of the fleet, by its token.
     FleetCommand,
     /// A pusher that was dropped for new rules, by its stream.
@@ -99,12 +101,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Counter,
         Kind::TemplateNumber,
         Kind::Template,
         Kind::Rule,
         Kind::FleetRules,
+        Kind::FleetRulesBefore,
         Kind::FleetCommand,
         Kind::Drop,
         Kind::CallbackTemplate,
@@ -124,6 +127,7 @@ impl Kind {
             Kind::Template => "template",
             Kind::Rule => "rule",
             Kind::FleetRules => "fleet_rules",
+            Kind::FleetRulesBefore => "fleet_rules_before",
             Kind::FleetCommand => "fleet_command",
             Kind::Drop => "drop",
             Kind::CallbackTemplate => "callback_template",
@@ -198,6 +202,7 @@ impl Service {
                 self.callbacks.restore(kind, key, content)
             }
             Kind::FleetRules => self.fleet_rules.restore(key, content),
+            Kind::FleetRulesBefore => self.fleet_rules.restore_before(key, content),
             Kind::FleetCommand => self.fleet_commands.restore(key, content),
             Kind::Drop => self.drops.restore(key, content),
             Kind::Task => self.tasks.restore(key, content),
