@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::app::online::{Online, OnlineEntry};
+use crate::app::trials::Trials;
 use crate::domain::notice::PushEndCause;
 use crate::domain::sample::{Sample, Shape, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
@@ -19,6 +20,7 @@ use crate::ingest::intake::{Arrival, EndCause, Intake, Protocol, Refusal, Stream
 use crate::platform::clock::Clock;
 use crate::platform::planted;
 use crate::platform::random::random_u64;
+use crate::recorder::session::SessionFault;
 use crate::recorder::stream::LiveStream;
 use crate::recorder::{Beginning, Recorder};
 use crate::ring::catalog::pushes::PushEnd;
@@ -28,6 +30,7 @@ pub struct RecorderIntake {
     recorder: Arc<Recorder>,
     clock: Arc<dyn Clock>,
     online: Arc<Online>,
+    trials: Arc<Trials>,
     shutdown: CancellationToken,
     rounds: AtomicU64,
 }
@@ -39,10 +42,11 @@ impl RecorderIntake {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         online: Arc<Online>,
+        trials: Arc<Trials>,
         shutdown: CancellationToken,
     ) -> Self {
         let rounds = AtomicU64::new(0);
-        RecorderIntake { recorder: Arc::new(recorder), clock, online, shutdown, rounds }
+        RecorderIntake { recorder: Arc::new(recorder), clock, online, trials, shutdown, rounds }
     }
 }
 
@@ -61,6 +65,7 @@ impl RecorderIntake {
             if planted::hangs("recorder") {
                 std::future::pending::<()>().await;
             }
+            self.trials.tick();
             let now = self.now();
             for opening in self.recorder.tick(now) {
                 let recorder = self.recorder.clone();
@@ -113,8 +118,12 @@ impl Intake for RecorderIntake {
         let stream = LiveStream::begin(self.recorder.clone(), beginning, &mut random_u64)
             .map_err(|_| Refusal::Full)?;
         online.taken(arrival);
-        let clock = self.clock.clone();
-        Ok(Box::new(RecorderSink { stream, picture: (0, 0), clock, cancelled, online }))
+        let (clock, failed) = (self.clock.clone(), (self.trials.clone(), arrival.key.clone()));
+        Ok(Box::new(RecorderSink { stream, picture: (0, 0), clock, cancelled, online, failed }))
+    }
+
+    fn failed(&self, key: &StreamKey, why: &str) {
+        self.trials.failed(key, why);
     }
 }
 
@@ -125,6 +134,8 @@ struct RecorderSink {
     clock: Arc<dyn Clock>,
     cancelled: CancellationToken,
     online: OnlineEntry,
+    /// Who is told if it fails, and of which stream.
+    failed: (Arc<Trials>, StreamKey),
 }
 
 impl StreamSink for RecorderSink {
@@ -157,6 +168,10 @@ impl StreamSink for RecorderSink {
             && !self.cancelled.is_cancelled()
         {
             warn!(%fault, "the stream is ended");
+            if matches!(fault, SessionFault::ChangesAllTheTime | SessionFault::NoRoom) {
+                let (trials, key) = &self.failed;
+                trials.failed(key, &fault.to_string());
+            }
             self.cancelled.cancel();
         }
     }

@@ -109,8 +109,9 @@ impl OurBox {
             }
         };
         let us = self.gate.addressee().clone();
-        let stored =
-            self.parts.desk.ring.catalog.call(move |state| store(state, &document, &us)).await;
+        let working = self.parts.live.keys();
+        let store = move |state: &mut CatalogState| store(state, &document, &us, &working);
+        let stored = self.parts.desk.ring.catalog.call(store).await;
         stored.unwrap_or_else(|problem| {
             error!(%problem, "the rules of the fleet could not be stored, the old ones stay");
             Err(NotTaken::NotStored)
@@ -122,8 +123,10 @@ impl OurBox {
         let live = self.parts.live.get(&key)?;
         let rules = self.parts.rules.load();
         let stale = !live.decision.same_content(&rules.table.resolve(&key));
+        // Until the stream's next sample its stage has not seen the newest rules.
         let plan = || restart_at(&rules.apply, rules.since, stream_hash(&key));
-        let stale = stale.then(|| plan().map_or(Restart::NextStart, Restart::From));
+        let plan = || live.restart.or_else(plan).map_or(Restart::NextStart, Restart::From);
+        let stale = stale.then(plan);
         Some(StreamReport {
             key,
             session: live.session,
@@ -139,6 +142,7 @@ fn store(
     state: &mut CatalogState,
     document: &Document,
     us: &Addressee,
+    working: &[StreamKey],
 ) -> Result<Result<News, NotTaken>, RingError> {
     let news = match state.service().load().fleet_rules.judge(document) {
         Ok(News::Newer) => News::Newer,
@@ -148,7 +152,7 @@ fn store(
     let (layer, revision) = (document.layer, document.set.revision);
     let event = BoxEvent { at: now, what: BoxNews::Applied { layer, revision } };
     let take = |service: &mut Service, changes: &mut Changes| {
-        service.take_document(document, us, now, changes);
+        service.take_document(document, us, working, now, changes);
         Ok(news)
     };
     let changed = state.change_service_and_tell(take, Some(event))?;
@@ -167,6 +171,14 @@ impl FleetBox for OurBox {
 
     fn applied(&self, layer: SentLayer) -> Option<u64> {
         self.parts.desk.service.load().fleet_rules.applied(layer)
+    }
+
+    fn received(&self, layer: SentLayer) -> Option<u64> {
+        self.parts.desk.service.load().fleet_rules.revision(layer)
+    }
+
+    fn went_back(&self, layer: SentLayer) -> Option<Refused> {
+        self.parts.desk.service.load().fleet_rules.went_back(layer)
     }
 
     fn streams(&self) -> Vec<StreamReport> {

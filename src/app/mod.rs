@@ -12,6 +12,7 @@ mod publish_check;
 mod rules;
 mod sources;
 mod target;
+mod trials;
 mod watchdog;
 mod web;
 
@@ -31,6 +32,7 @@ use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
+use crate::app::trials::Trials;
 use crate::app::watchdog::Part;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
@@ -203,8 +205,10 @@ async fn serve(
     let recorder = Recorder::new(ring.clone(), in_force.clone(), live.clone(), settings)?;
     let service = ring.catalog.call(|state| Ok(state.service())).await?;
     let online = Online::open(ring.catalog.clone(), clock.clone(), live.clone()).await?;
+    let trials = Trials::open(ring.catalog.clone(), clock.clone()).await?;
     let intake =
-        Arc::new(RecorderIntake::new(recorder, clock.clone(), online.clone(), shutdown.clone()));
+        RecorderIntake::new(recorder, clock.clone(), online.clone(), trials, shutdown.clone());
+    let intake = Arc::new(intake);
     let admission = Admission::new(clock.clone());
 
     let control = ControlSocket::bind(&config.ring.path).map_err(AppError::ControlSocket)?;

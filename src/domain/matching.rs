@@ -218,6 +218,22 @@ impl RuleTable {
         candidates(key).into_iter().find_map(|pattern| self.callbacks.get(&pattern))
     }
 
+    /// The camera of a stream.
+    #[must_use]
+    pub fn source(&self, key: &StreamKey) -> Option<&Source> {
+        self.sources.get(key).map(|(_, source)| source)
+    }
+
+    /// Whether a live stream has something to take from `next`: it is to be recorded otherwise, or
+    /// pulled from elsewhere.
+    #[must_use]
+    pub fn differs(&self, next: &RuleTable, key: &StreamKey) -> bool {
+        let moved = next
+            .source(key)
+            .is_some_and(|next| !self.source(key).is_some_and(|before| before.is_reached_as(next)));
+        moved || !self.resolve(key).same_content(&next.resolve(key))
+    }
+
     /// The cameras to pull, in the order of their keys, each with its layer.
     #[must_use]
     pub fn sources(&self) -> Vec<(Layer, &Source)> {

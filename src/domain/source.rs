@@ -34,6 +34,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether a connection for the other serves this one: same place, credentials and transport.
+    #[must_use]
+    pub fn is_reached_as(&self, other: &Source) -> bool {
+        self.url == other.url && self.transport == other.transport
+    }
+
     /// Reads one entry of `sources`. `None` comes with at least one fault.
     pub fn read(mut fields: Fields<'_>, faults: &mut Faults) -> Option<Source> {
         let key = read_key(&mut fields, faults);

@@ -126,7 +126,7 @@ impl Keeper {
             let notes = notes.layer(layer);
             notes.received = match &refused {
                 Some(refused) => refused.revision.or(notes.received),
-                None => applied,
+                None => self.us.received(layer),
             };
             notes.refused = refused;
         });

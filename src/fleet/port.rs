@@ -27,6 +27,10 @@ pub trait FleetBox: Send + Sync {
     fn command(&self, bytes: Bytes) -> FleetFuture<'_, Vec<u8>>;
     /// The revision of a layer that is in force.
     fn applied(&self, layer: SentLayer) -> Option<u64>;
+    /// The revision of a layer that the box has; above the one in force where it went back.
+    fn received(&self, layer: SentLayer) -> Option<u64>;
+    /// What the box has of a layer and went back from, and why.
+    fn went_back(&self, layer: SentLayer) -> Option<Refused>;
     /// The live streams in the order of their keys. Costs little: it is asked every second.
     fn streams(&self) -> Vec<StreamReport>;
     /// How ring, queue and flash stand; `None` if the box cannot tell.

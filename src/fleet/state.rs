@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::domain::fleet::refused::Refused;
 use crate::domain::ids::BootId;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::time::{BootTime, ClockQuality, Instant};
@@ -13,13 +14,24 @@ use crate::fleet::port::{BoxFigures, Restart, StreamReport};
 /// Reasons of one refusal that are told; of more only the count is.
 const REASONS_MAX: usize = 16;
 
+/// How the rules of a layer stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LayerStanding {
+    pub(super) layer: SentLayer,
+    /// The revision that the box has.
+    pub(super) received: Option<u64>,
+    /// The revision in force.
+    pub(super) applied: Option<u64>,
+    /// Why the box went back from what it has.
+    pub(super) went_back: Option<Refused>,
+}
+
 /// What the state is made of.
 pub(super) struct State<'a> {
     pub(super) boot_id: BootId,
     pub(super) now: Instant,
     pub(super) notes: &'a Notes,
-    /// The revisions in force.
-    pub(super) applied: [(SentLayer, Option<u64>); 2],
+    pub(super) layers: &'a [LayerStanding; 2],
     pub(super) streams: &'a [StreamReport],
     pub(super) figures: Option<&'a BoxFigures>,
 }
@@ -33,11 +45,11 @@ impl State<'_> {
 
     fn value(&self, streams: &[StreamReport]) -> Value {
         let rules: serde_json::Map<String, Value> = self
-            .applied
+            .layers
             .iter()
-            .map(|(layer, applied)| match layer {
-                SentLayer::Fleet => ("fleet".to_owned(), layer_value(&self.notes.fleet, *applied)),
-                SentLayer::Box => ("box".to_owned(), layer_value(&self.notes.of_box, *applied)),
+            .map(|standing| match standing.layer {
+                SentLayer::Fleet => ("fleet".to_owned(), layer_value(&self.notes.fleet, standing)),
+                SentLayer::Box => ("box".to_owned(), layer_value(&self.notes.of_box, standing)),
             })
             .collect();
         let clock = match self.now.wall.quality {
@@ -107,17 +119,20 @@ impl State<'_> {
     }
 }
 
-fn layer_value(notes: &LayerNotes, applied: Option<u64>) -> Value {
+fn layer_value(notes: &LayerNotes, standing: &LayerStanding) -> Value {
+    let refused = notes.refused.as_ref().or(standing.went_back.as_ref());
     json!({
-        // After a start nothing may have come yet of what is in force.
-        "received": notes.received.or(applied),
-        "applied": applied,
-        "refused": notes.refused.as_ref().map(|refused| refused.told(REASONS_MAX)),
+        // After a start nothing may have come yet of what the box has.
+        "received": notes.received.or(standing.received),
+        "applied": standing.applied,
+        "refused": refused.map(|refused| refused.told(REASONS_MAX)),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::domain::faults::Faults;
     use crate::domain::fleet::refused::{Refused, Why};
@@ -125,6 +140,13 @@ mod tests {
     use crate::domain::matching::Decision;
     use crate::domain::stream_key::StreamKey;
     use crate::domain::time::{UnixMillis, WallTime};
+
+    fn standing(layer: SentLayer, revision: Option<u64>) -> LayerStanding {
+        LayerStanding { layer, received: revision, applied: revision, went_back: None }
+    }
+
+    static LAYERS: LazyLock<[LayerStanding; 2]> =
+        LazyLock::new(|| [standing(SentLayer::Fleet, Some(4)), standing(SentLayer::Box, None)]);
 
     fn state_of<'a>(notes: &'a Notes, streams: &'a [StreamReport]) -> State<'a> {
         State {
@@ -137,7 +159,7 @@ mod tests {
                 },
             },
             notes,
-            applied: [(SentLayer::Fleet, Some(4)), (SentLayer::Box, None)],
+            layers: &LAYERS,
             streams,
             figures: None,
         }
@@ -165,6 +187,34 @@ mod tests {
         assert_eq!(fleet["refused"]["more"], json!(100 - REASONS_MAX));
         let of_box = json!({"received": null, "applied": null, "refused": null});
         assert_eq!(state["rules"]["box"], of_box);
+    }
+
+    #[test]
+    fn a_return_is_told_as_long_as_nothing_newer_is_refused() {
+        let went_back = Refused::new(Why::StreamsFail, Some(5), "d/live/s", "no answer");
+        let layers = [
+            LayerStanding {
+                received: Some(5),
+                went_back: Some(went_back),
+                ..standing(SentLayer::Fleet, Some(4))
+            },
+            standing(SentLayer::Box, None),
+        ];
+        let mut notes = Notes::default();
+        let told = |notes: &Notes| {
+            let state = State { layers: &layers, ..state_of(notes, &[]) };
+            parsed(&state.to_json(1 << 20))["rules"]["fleet"].take()
+        };
+        let fleet = told(&notes);
+        assert_eq!((&fleet["received"], &fleet["applied"]), (&json!(5), &json!(4)));
+        assert_eq!(fleet["refused"]["why"], "streams_fail");
+        assert_eq!(
+            fleet["refused"]["reasons"],
+            json!([{"place": "d/live/s", "what": "no answer"}])
+        );
+        let older = Refused::new(Why::Older, Some(3), "revision", "is older");
+        *notes.layer(SentLayer::Fleet) = LayerNotes { received: Some(3), refused: Some(older) };
+        assert_eq!(told(&notes)["refused"]["why"], "older");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::fleet::notebook::Notebook;
 use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::{FleetBox, StreamReport};
 use crate::fleet::presence::Presence;
-use crate::fleet::state::State;
+use crate::fleet::state::{LayerStanding, State};
 use crate::fleet::topics::Topics;
 use crate::platform::clock::Clock;
 
@@ -35,8 +35,8 @@ pub struct Voice {
     notebook: Arc<Notebook>,
     us: Arc<dyn FleetBox>,
     clock: Arc<dyn Clock>,
-    /// The streams as they were told last.
-    told: Vec<StreamReport>,
+    /// The streams as they were told last, and the rules.
+    told: Option<(Vec<StreamReport>, [LayerStanding; 2])>,
     /// Looks since the state was told; `None`: it is to be told at the next.
     looks: Option<u32>,
 }
@@ -49,7 +49,7 @@ impl Voice {
         us: Arc<dyn FleetBox>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (told, looks) = (Vec::new(), None);
+        let (told, looks) = (None, None);
         Voice { outbound, status, topics, presence, notebook, us, clock, told, looks }
     }
 
@@ -104,36 +104,48 @@ impl Voice {
     }
 
     async fn tell_if_due(&mut self, standing: Standing, shutdown: &CancellationToken) {
-        let streams = self.us.streams();
+        let now = (self.us.streams(), self.layers());
         let looks = self.looks.map(|looks| looks + 1);
-        if looks.is_some_and(|looks| looks < TELL_EVERY_LOOKS) && streams == self.told {
+        if looks.is_some_and(|looks| looks < TELL_EVERY_LOOKS) && self.told.as_ref() == Some(&now) {
             self.looks = looks;
             return;
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.tell(standing, streams) => {}
+            () = self.tell(standing, now) => {}
         }
     }
 
-    async fn tell(&mut self, standing: Standing, streams: Vec<StreamReport>) {
+    fn layers(&self) -> [LayerStanding; 2] {
+        [SentLayer::Fleet, SentLayer::Box].map(|layer| LayerStanding {
+            layer,
+            received: self.us.received(layer),
+            applied: self.us.applied(layer),
+            went_back: self.us.went_back(layer),
+        })
+    }
+
+    async fn tell(
+        &mut self,
+        standing: Standing,
+        (streams, layers): (Vec<StreamReport>, [LayerStanding; 2]),
+    ) {
         let figures = self.us.figures().await;
         // What is noted while this is written is told in the next round.
         self.looks = Some(0);
         let notes = self.notebook.read();
-        let layers = [SentLayer::Fleet, SentLayer::Box];
         let state = State {
             boot_id: self.presence.boot_id(),
             now: self.clock.now(),
             notes: &notes,
-            applied: layers.map(|layer| (layer, self.us.applied(layer))),
+            layers: &layers,
             streams: &streams,
             figures: figures.as_ref(),
         };
         let topic = self.topics.state.clone();
         let room = standing.packet_bytes_max.saturating_sub(topic.len() + PACKET_OVERHEAD_BYTES);
         let state = state.to_json(room);
-        self.told = streams;
+        self.told = Some((streams, layers));
         // A broker that takes so little is told nothing rather than loses the connection.
         if state.len() <= room {
             self.say(standing, topic, state).await;

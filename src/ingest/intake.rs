@@ -97,6 +97,11 @@ pub trait Intake: Send + Sync {
         let _ = query;
         key.clone()
     }
+    /// A stream that the box fetches cannot be fetched, or broke off early; told of each attempt.
+    /// `why` holds no secret.
+    fn failed(&self, key: &StreamKey, why: &str) {
+        let _ = (key, why);
+    }
 }
 
 /// Where one stream's media goes. Calls never block and never wait.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::ids::SessionId;
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::Instant;
+use crate::domain::time::{BootTime, Instant};
 
 /// A stream that is live.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct LiveSession {
     pub began: Instant,
     /// What the rules said then.
     pub decision: Decision,
+    /// It is restarted for other rules at the first key frame from then on.
+    pub restart: Option<BootTime>,
 }
 
 /// All streams that are live.
@@ -28,6 +30,7 @@ pub struct LiveTable(Mutex<BTreeMap<StreamKey, Row>>);
 #[derive(Debug)]
 struct Row {
     live: LiveSession,
+    /// A restart is asked for; its entry reads it.
     restart: Arc<AtomicBool>,
 }
 
@@ -51,6 +54,19 @@ impl LiveTable {
     #[must_use]
     pub fn get(&self, key: &StreamKey) -> Option<LiveSession> {
         self.table().get(key).map(|row| row.live.clone())
+    }
+
+    /// Every live stream.
+    #[must_use]
+    pub fn keys(&self) -> Vec<StreamKey> {
+        self.table().keys().cloned().collect()
+    }
+
+    /// When a session is restarted has changed.
+    fn plan(&self, key: &StreamKey, session: SessionId, restart: Option<BootTime>) {
+        if let Some(row) = self.table().get_mut(key).filter(|row| row.live.session == session) {
+            row.live.restart = restart;
+        }
     }
 
     /// How many are live.
@@ -95,6 +111,11 @@ impl LiveEntry {
     #[must_use]
     pub fn decision(&self) -> &Decision {
         &self.decision
+    }
+
+    /// Tells when the session is restarted for other rules.
+    pub fn plan(&self, restart: Option<BootTime>) {
+        self.table.plan(&self.key, self.session, restart);
     }
 
     /// How many streams are live, this one included.

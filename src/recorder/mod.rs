@@ -280,6 +280,35 @@ impl Recorder {
         self.service().load().forbids.holding(key, now.at.wall).is_some()
     }
 
+    /// The pusher of a stream is dropped so that it comes back under new rules.
+    fn note_dropped(&self, key: &StreamKey, now: Moment) {
+        let key = key.clone();
+        self.post("that a pusher was dropped is not remembered", move |state| {
+            let dropped = state.change_service(|service, changes| {
+                service.drops.dropped(&key, now, changes);
+                Ok(())
+            })?;
+            dropped.expect("remembering is not refused");
+            Ok(())
+        });
+    }
+
+    /// A stream is there: its pusher may have been dropped.
+    fn note_returned(&self, key: &StreamKey, now: Moment) {
+        let key = key.clone();
+        self.post("that a pusher came back is not remembered", move |state| {
+            if !state.service().load().drops.stayed_away(&key) {
+                return Ok(());
+            }
+            let returned = state.change_service(|service, changes| {
+                service.drops.returned(&key, now, changes);
+                Ok(())
+            })?;
+            returned.expect("forgetting is not refused");
+            Ok(())
+        });
+    }
+
     fn enter_decision(&self, key: &StreamKey, decision: Option<&Decision>, now: Moment) {
         let decision = decision.map(DecisionRecord::from);
         let key = key.clone();

@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
@@ -65,6 +65,19 @@ impl Operator {
         self.client.publish(topic, QoS::AtLeastOnce, true, payload).expect("the client runs");
         self.sent += 1;
         wait_until(SOON, "the broker has it", || self.heard().acknowledged >= self.sent);
+    }
+
+    /// Sends retained messages, so many a second; the broker has all of them when this returns.
+    #[track_caller]
+    pub fn send_at(&mut self, per_second: u32, topic: &str, payloads: &[String]) {
+        for payload in payloads {
+            let sent = self.client.publish(topic, QoS::AtLeastOnce, true, payload.clone());
+            sent.expect("the client runs");
+            self.sent += 1;
+            let due = Instant::now() + Duration::from_secs(1) / per_second;
+            wait_until(SOON, "the next is due", || Instant::now() >= due);
+        }
+        wait_until(SOON, "the broker has them", || self.heard().acknowledged >= self.sent);
     }
 
     /// Sends a command that is answered on a topic of the operator's; the broker has it when this

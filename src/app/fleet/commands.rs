@@ -90,7 +90,9 @@ fn refusal(refused: &Refused) -> Refusal {
         Why::Unsigned | Why::BadSignature => "AuthFailure.SignatureFailure",
         Why::Expired => "AuthFailure.SignatureExpire",
         Why::Foreign => "AuthFailure.UnauthorizedOperation",
-        Why::Empty | Why::Malformed | Why::Older | Why::OtherContent => "InvalidParameter",
+        Why::Empty | Why::Malformed | Why::Older | Why::OtherContent | Why::StreamsFail => {
+            "InvalidParameter"
+        }
     };
     Refusal::new(code, refused.faults.to_string())
 }

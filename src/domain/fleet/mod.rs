@@ -1,6 +1,6 @@
 //! What a fleet sends its boxes, judged without I/O: rule sets as documents and commands, signed where
-//! keys are set; and when the box may knock at the broker again. And the operator's side of it: what
-//! signs, and how new rules reach a fleet in steps.
+//! keys are set; when rules are gone back from; and when the box may knock at the broker again. And the
+//! operator's side of it: what signs, and how new rules reach a fleet in steps.
 
 pub mod attempts;
 pub mod command;
@@ -10,3 +10,4 @@ pub mod overlay;
 pub mod refused;
 pub mod rollout;
 pub mod signing;
+pub mod trial;

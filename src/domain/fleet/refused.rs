@@ -23,6 +23,8 @@ pub enum Why {
     Older,
     /// The box has another one under the same revision.
     OtherContent,
+    /// It was taken, streams that worked failed under it, and the box went back.
+    StreamsFail,
 }
 
 impl Why {
@@ -38,6 +40,7 @@ impl Why {
             Why::Expired => "expired",
             Why::Older => "older",
             Why::OtherContent => "other_content",
+            Why::StreamsFail => "streams_fail",
         }
     }
 }

@@ -4,17 +4,26 @@
 //! Revisions only grow. The stored revision is also the counter against rollback: whatever is older
 //! is refused, also when it is signed. A revision means one content; to go back, old content is sent
 //! under a higher one.
+//!
+//! A rule set that says something else about live streams is on trial ([`Trial`]): the one before it is
+//! kept until it has proved good. Where the box went back, that one is in force and kept on, until a
+//! higher revision comes; the revision that failed is not taken again. Both outlive a restart; the
+//! trial begins anew then.
+//!
+//! [`Trial`]: crate::domain::fleet::trial::Trial
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::faults::{Fault, Faults};
 use crate::domain::fleet::document::{Addressee, Document};
 use crate::domain::fleet::refused::{Refused, Why};
-use crate::domain::rule_set::RuleSet;
+use crate::domain::rule_set::{Apply, RuleSet};
 use crate::domain::service::layers::SentLayer;
 use crate::domain::service::{Changes, Kind, Service};
+use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 
 /// What the fleet has sent.
@@ -28,7 +37,36 @@ struct Held {
     to: Addressee,
     revision: u64,
     /// `None`: it was stored by another program, and this one cannot read it.
-    set: Option<Arc<RuleSet>>,
+    good: Option<Good>,
+    before: Option<Before>,
+}
+
+/// A rule set that can be in force, and its text.
+#[derive(Debug, Clone)]
+struct Good {
+    set: Arc<RuleSet>,
+    text: Arc<str>,
+}
+
+/// What was in force before a rule set that is on trial, or was gone back from.
+#[derive(Debug, Clone)]
+struct Before {
+    good: Good,
+    /// Streams that worked before and about which the new one says something else.
+    touched: Arc<BTreeSet<StreamKey>>,
+    /// Why the box went back to it; `None`: the new one is on trial.
+    went_back: Option<Faults>,
+}
+
+/// A rule set that is on trial.
+#[derive(Debug, Clone)]
+pub struct OnTrial {
+    /// Its revision.
+    pub revision: u64,
+    /// Over how many seconds live sessions take it.
+    pub within_s: u32,
+    /// Streams that worked before and about which it says something else.
+    pub touched: Arc<BTreeSet<StreamKey>>,
 }
 
 /// What a document is to what the box has.
@@ -50,6 +88,37 @@ struct Stored {
     text: String,
 }
 
+/// What was before it, as stored.
+#[derive(Serialize, Deserialize)]
+struct StoredBefore {
+    text: String,
+    touched: Vec<String>,
+    /// Stream and reason.
+    went_back: Option<Vec<(String, String)>>,
+}
+
+impl Good {
+    fn parse(text: String) -> Result<Good, Faults> {
+        let set = Arc::new(RuleSet::parse(text.as_bytes())?);
+        Ok(Good { set, text: text.into() })
+    }
+}
+
+impl Held {
+    /// What is in force of the layer.
+    fn in_force(&self) -> Option<&Good> {
+        match &self.before {
+            Some(before) if before.went_back.is_some() => Some(&before.good),
+            _ => self.good.as_ref(),
+        }
+    }
+
+    /// What a newer one would be gone back to.
+    fn proved(&self) -> Option<&Good> {
+        self.before.as_ref().map(|before| &before.good).or(self.good.as_ref())
+    }
+}
+
 impl FleetRules {
     /// The revision that the box has of a layer.
     #[must_use]
@@ -60,7 +129,24 @@ impl FleetRules {
     /// The revision of a layer that is in force.
     #[must_use]
     pub fn applied(&self, layer: SentLayer) -> Option<u64> {
-        self.0.get(&layer).filter(|held| held.set.is_some()).map(|held| held.revision)
+        self.0.get(&layer)?.in_force().map(|good| good.set.revision)
+    }
+
+    /// The rule set of a layer that is on trial.
+    #[must_use]
+    pub fn on_trial(&self, layer: SentLayer) -> Option<OnTrial> {
+        let held = self.0.get(&layer)?;
+        let before = held.before.as_ref().filter(|before| before.went_back.is_none())?;
+        let within_s = held.good.as_ref()?.set.apply.within_s;
+        Some(OnTrial { revision: held.revision, within_s, touched: before.touched.clone() })
+    }
+
+    /// What the box has of a layer and went back from, and why.
+    #[must_use]
+    pub fn went_back(&self, layer: SentLayer) -> Option<Refused> {
+        let held = self.0.get(&layer)?;
+        let faults = held.before.as_ref()?.went_back.clone()?;
+        Some(Refused { why: Why::StreamsFail, revision: Some(held.revision), faults })
     }
 
     /// What a document is to what the box has.
@@ -77,8 +163,8 @@ impl FleetRules {
                 format!("is older than {}, which the box has", held.revision),
             );
         }
-        match &held.set {
-            Some(set) if revision == held.revision && *set == document.set => Ok(News::Again),
+        match &held.good {
+            Some(good) if revision == held.revision && good.set == document.set => Ok(News::Again),
             Some(_) if revision == held.revision => {
                 let what = "is the one that the box has, with other content";
                 refuse(Why::OtherContent, what.to_owned())
@@ -91,21 +177,41 @@ impl FleetRules {
         let layer = named_layer(key).ok_or("is of no layer")?;
         let stored: Stored = serde_json::from_str(content).map_err(|error| error.to_string())?;
         let Stored { fleet, box_id, revision, text } = stored;
-        let read = RuleSet::parse(text.as_bytes());
+        let read = Good::parse(text);
         let why = read.as_ref().err().map(ToString::to_string);
-        let set = read.ok().map(Arc::new);
         // The revision counts in any case.
-        self.0.insert(layer, Held { to: Addressee { fleet, box_id }, revision, set });
+        let to = Addressee { fleet, box_id };
+        self.0.insert(layer, Held { to, revision, good: read.ok(), before: None });
         why.map_or(Ok(()), Err)
+    }
+
+    /// Comes after what it was before.
+    pub(super) fn restore_before(&mut self, key: &str, content: &str) -> Result<(), String> {
+        let layer = named_layer(key).ok_or("is of no layer")?;
+        let stored: StoredBefore =
+            serde_json::from_str(content).map_err(|error| error.to_string())?;
+        let good = Good::parse(stored.text).map_err(|faults| faults.to_string())?;
+        let touched = stored.touched.iter().filter_map(|key| key.parse().ok()).collect();
+        let went_back = stored.went_back.map(|reasons| {
+            let mut faults = Faults::new();
+            reasons.into_iter().for_each(|(place, what)| faults.add(place, what));
+            faults
+        });
+        let held = self.0.get_mut(&layer).ok_or("is before nothing")?;
+        held.before = Some(Before { good, touched: Arc::new(touched), went_back });
+        Ok(())
     }
 }
 
 impl Service {
-    /// Takes a document, which must be newer than what the box has ([`FleetRules::judge`]).
+    /// Takes a document, which must be newer than what the box has ([`FleetRules::judge`]). It is on
+    /// trial if it says something else about one of the streams that work now (`working`), and the
+    /// box has something to go back to.
     pub fn take_document(
         &mut self,
         document: &Document,
         to: &Addressee,
+        working: &[StreamKey],
         now: UnixMillis,
         changes: &mut Changes,
     ) {
@@ -117,9 +223,60 @@ impl Service {
             text: document.text.clone(),
         };
         changes.put(Kind::FleetRules, layer_name(layer), &stored);
+        let old = self.layers.table().clone();
         self.layers.set(layer, RuleSet::clone(&set), now, changes);
-        let held = Held { to: to.clone(), revision: set.revision, set: Some(set) };
+        let touches = |key: &&StreamKey| old.differs(self.layers.table(), key);
+        let mut touched: BTreeSet<StreamKey> = working.iter().filter(touches).cloned().collect();
+        let held = self.fleet_rules.0.get(&layer);
+        // What fails under a rule set on trial is not live now, and worked all the same.
+        let on_trial = self.fleet_rules.on_trial(layer);
+        if let Some(trial) = on_trial {
+            touched.extend(trial.touched.iter().cloned());
+        }
+        let proved = held.and_then(Held::proved).filter(|_| !touched.is_empty()).cloned();
+        let before =
+            proved.map(|good| Before { good, touched: Arc::new(touched), went_back: None });
+        match &before {
+            Some(before) => before.store(layer, changes),
+            None if held.is_some_and(|held| held.before.is_some()) => {
+                changes.delete(Kind::FleetRulesBefore, layer_name(layer));
+            }
+            None => {}
+        }
+        let (revision, text) = (set.revision, stored.text.into());
+        let held = Held { to: to.clone(), revision, good: Some(Good { set, text }), before };
         self.fleet_rules.0.insert(layer, held);
+    }
+
+    /// The rule set on trial has proved good. Nothing happens if it is another one by now.
+    pub fn keep_rules(&mut self, layer: SentLayer, revision: u64, changes: &mut Changes) {
+        if self.fleet_rules.on_trial(layer).is_some_and(|trial| trial.revision == revision)
+            && let Some(held) = self.fleet_rules.0.get_mut(&layer)
+        {
+            held.before = None;
+            changes.delete(Kind::FleetRulesBefore, layer_name(layer));
+        }
+    }
+
+    /// Streams fail under the rule set on trial: the one before it is in force again, at once. Nothing
+    /// happens if it is another one by now.
+    pub fn go_back(
+        &mut self,
+        layer: SentLayer,
+        revision: u64,
+        reasons: Faults,
+        now: UnixMillis,
+        changes: &mut Changes,
+    ) {
+        if self.fleet_rules.on_trial(layer).is_none_or(|trial| trial.revision != revision) {
+            return;
+        }
+        let held = self.fleet_rules.0.get_mut(&layer);
+        let Some(before) = held.and_then(|held| held.before.as_mut()) else { return };
+        before.went_back = Some(reasons);
+        before.store(layer, changes);
+        let set = RuleSet { apply: Apply::default(), ..RuleSet::clone(&before.good.set) };
+        self.layers.set(layer, set, now, changes);
     }
 
     /// Puts in force what was taken in an earlier life of the process. What was sent to another
@@ -133,14 +290,27 @@ impl Service {
             let ours = is_ours(*layer, &held.to);
             if !ours {
                 changes.delete(Kind::FleetRules, layer_name(*layer));
+                changes.delete(Kind::FleetRulesBefore, layer_name(*layer));
             }
             ours
         });
         for (layer, held) in &self.fleet_rules.0 {
-            if let Some(set) = &held.set {
-                self.layers.set(*layer, RuleSet::clone(set), now, changes);
+            if let Some(good) = held.in_force() {
+                self.layers.set(*layer, RuleSet::clone(&good.set), now, changes);
             }
         }
+    }
+}
+
+impl Before {
+    fn store(&self, layer: SentLayer, changes: &mut Changes) {
+        let pair = |fault: &Fault| (fault.place.clone(), fault.what.clone());
+        let stored = StoredBefore {
+            text: self.good.text.as_ref().to_owned(),
+            touched: self.touched.iter().map(ToString::to_string).collect(),
+            went_back: self.went_back.as_ref().map(|faults| faults.iter().map(pair).collect()),
+        };
+        changes.put(Kind::FleetRulesBefore, layer_name(layer), &stored);
     }
 }
 
@@ -207,10 +377,30 @@ mod tests {
             let news = self.service.fleet_rules.judge(document)?;
             if news == News::Newer {
                 let mut changes = Changes::new();
-                self.service.take_document(document, &us(), NOW.unix, &mut changes);
+                let working = [key()];
+                self.service.take_document(document, &us(), &working, NOW.unix, &mut changes);
                 self.store(&changes);
             }
             Ok(news)
+        }
+
+        /// The trial of a layer's newest ends.
+        fn end_trial(&mut self, layer: SentLayer, good: bool) {
+            let Some(trial) = self.service.fleet_rules.on_trial(layer) else { return };
+            let (mut changes, mut reasons) = (Changes::new(), Faults::new());
+            reasons.add("d/live/s", "no answer");
+            match good {
+                true => self.service.keep_rules(layer, trial.revision, &mut changes),
+                false => {
+                    let (revision, now) = (trial.revision, NOW.unix);
+                    self.service.go_back(layer, revision, reasons, now, &mut changes);
+                }
+            }
+            self.store(&changes);
+        }
+
+        fn applied(&self, layer: SentLayer) -> Option<u64> {
+            self.service.fleet_rules.applied(layer)
         }
 
         fn restart(&mut self, us: &Addressee) {
@@ -237,8 +427,9 @@ mod tests {
     /// The payload of a revision; each has a content of its own.
     fn payload(layer: SentLayer, revision: u64, other: &str, expires: u64) -> String {
         let name = format!("{layer:?}-{revision}{other}");
+        let params = json!({"Enable": 1, "RecordInterval": 600 + revision});
         let mut set = json!({"revision": revision, "fleet": "venue", "expires": expires,
-            "templates": [{"TemplateName": name, "FlvParam": {"Enable": 1}}],
+            "templates": [{"TemplateName": name, "FlvParam": params}],
             "rules": [{"DomainName": "", "StreamName": "s", "TemplateName": name}]});
         if layer == SentLayer::Box {
             set["box"] = json!("box-01");
@@ -273,9 +464,14 @@ mod tests {
         })
     });
 
+    fn key() -> StreamKey {
+        StreamKey::new("d", "live", "s").expect("a key")
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Deliver { layer: usize, text: usize },
+        EndTrial { layer: usize, good: bool },
         Restart,
     }
 
@@ -283,6 +479,7 @@ mod tests {
         let texts = OPENED[0].len();
         prop_oneof![
             9 => (0..2_usize, 0..texts).prop_map(|(layer, text)| Step::Deliver { layer, text }),
+            2 => (0..2_usize, any::<bool>()).prop_map(|(layer, good)| Step::EndTrial { layer, good }),
             1 => Just(Step::Restart),
         ]
     }
@@ -317,6 +514,12 @@ mod tests {
                         prop_assert_eq!(rig.table(), table, "a restart changes nothing");
                         prop_assert_eq!(rig.revisions(), before);
                     }
+                    Step::EndTrial { layer, good } => {
+                        rig.end_trial(LAYERS[layer], good);
+                        prop_assert_eq!(rig.revisions(), before, "what was received stays");
+                        let (applied, received) = (rig.applied(LAYERS[layer]), before[layer]);
+                        prop_assert!(applied <= received);
+                    }
                     Step::Deliver { layer, text } => {
                         let opened = OPENED[layer][text].clone();
                         let taken = opened.and_then(|document| rig.take(&document));
@@ -329,7 +532,9 @@ mod tests {
                 }
             }
             prop_assert_eq!(rig.revisions(), [Some(NEWEST); 2]);
-            prop_assert_eq!(rig.table(), expected.table());
+            if LAYERS.iter().all(|layer| rig.service.fleet_rules.went_back(*layer).is_none()) {
+                prop_assert_eq!(rig.table(), expected.table());
+            }
         }
     }
 
@@ -376,5 +581,51 @@ mod tests {
         assert_eq!(rig.table(), RuleTable::default());
         assert!(rig.deliver(layer, &good(layer, 4)).is_err(), "older");
         assert_eq!(rig.deliver(layer, &good(layer, 5)), Ok(News::Newer));
+    }
+
+    #[test]
+    fn the_box_goes_back_to_what_proved_good_and_takes_the_next_one() {
+        let mut rig = Rig::default();
+        let layer = SentLayer::Fleet;
+        rig.deliver(layer, &good(layer, 1)).expect("newer");
+        assert!(
+            rig.service.fleet_rules.on_trial(layer).is_none(),
+            "there is nothing to go back to"
+        );
+        rig.deliver(layer, &good(layer, 2)).expect("newer");
+        rig.end_trial(layer, true);
+        let proved = rig.table();
+        rig.deliver(layer, &good(layer, 3)).expect("newer");
+        rig.restart(&us());
+        assert_eq!(rig.applied(layer), Some(3), "it is on trial over a restart");
+        rig.deliver(layer, &good(layer, 4)).expect("newer, before the trial is over");
+        rig.restart(&us());
+        rig.end_trial(layer, false);
+        assert_eq!((rig.applied(layer), rig.revisions()[0]), (Some(2), Some(4)));
+        assert_eq!(rig.table(), proved);
+        rig.restart(&us());
+        assert_eq!((rig.applied(layer), rig.table()), (Some(2), proved));
+        let told = rig.service.fleet_rules.went_back(layer).expect("it went back");
+        assert_eq!((told.why, told.revision), (Why::StreamsFail, Some(4)));
+        assert_eq!(told.faults.to_string(), "d/live/s: no answer");
+        assert_eq!(rig.deliver(layer, &good(layer, 4)), Ok(News::Again), "it is not tried again");
+        assert_eq!(rig.applied(layer), Some(2));
+        assert_eq!(rig.deliver(layer, &good(layer, 5)), Ok(News::Newer));
+        assert_eq!(rig.applied(layer), Some(5));
+        assert!(rig.service.fleet_rules.went_back(layer).is_none());
+        rig.end_trial(layer, true);
+        rig.restart(&us());
+        assert_eq!(rig.applied(layer), Some(5));
+        assert!(!rig.entries.contains_key(&(Kind::FleetRulesBefore, "fleet".to_owned())));
+    }
+
+    #[test]
+    fn a_rule_set_that_says_the_same_about_what_works_is_not_on_trial() {
+        let mut rig = Rig::default();
+        let layer = SentLayer::Fleet;
+        rig.deliver(layer, &good(layer, 1)).expect("newer");
+        let same = payload(layer, 2, "", 1_900_000_000).replace("602", "601");
+        rig.deliver(layer, &wrapped(&pair(1), &same)).expect("newer");
+        assert!(rig.service.fleet_rules.on_trial(layer).is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! the caller stores them durably before it answers. Read back, the entries give the same state.
 
 pub mod callbacks;
+pub mod drops;
 pub mod fleet_commands;
 pub mod fleet_rules;
 pub mod forbids;
@@ -13,6 +14,7 @@ pub mod push_keys;
 pub mod tasks;
 
 use crate::domain::service::callbacks::CallbackDesk;
+use crate::domain::service::drops::Drops;
 use crate::domain::service::fleet_commands::FleetCommands;
 use crate::domain::service::fleet_rules::FleetRules;
 use crate::domain::service::forbids::Forbids;
@@ -32,6 +34,8 @@ pub struct Service {
     pub fleet_rules: FleetRules,
     /// Commands of the fleet that were done, by their tokens.
     pub fleet_commands: FleetCommands,
+    /// Pushers that were dropped for new rules.
+    pub drops: Drops,
     /// Callback templates and rules.
     pub callbacks: CallbackDesk,
     /// Timed and highlight tasks.
@@ -75,8 +79,12 @@ pub enum Kind {
     Rule,
     /// A rule set that the fleet has sent, by its layer.
     FleetRules,
+    /// The rule set before one that is on trial or was gone back from, by its layer.
+    FleetRulesBefore,
     /// A command of the fleet, by its token.
     FleetCommand,
+    /// A pusher that was dropped for new rules, by its stream.
+    Drop,
     /// A callback template.
     CallbackTemplate,
     /// A callback rule.
@@ -93,13 +101,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Counter,
         Kind::TemplateNumber,
         Kind::Template,
         Kind::Rule,
         Kind::FleetRules,
+        Kind::FleetRulesBefore,
         Kind::FleetCommand,
+        Kind::Drop,
         Kind::CallbackTemplate,
         Kind::CallbackRule,
         Kind::Task,
@@ -117,7 +127,9 @@ impl Kind {
             Kind::Template => "template",
             Kind::Rule => "rule",
             Kind::FleetRules => "fleet_rules",
+            Kind::FleetRulesBefore => "fleet_rules_before",
             Kind::FleetCommand => "fleet_command",
+            Kind::Drop => "drop",
             Kind::CallbackTemplate => "callback_template",
             Kind::CallbackRule => "callback_rule",
             Kind::Task => "task",
@@ -190,7 +202,9 @@ impl Service {
                 self.callbacks.restore(kind, key, content)
             }
             Kind::FleetRules => self.fleet_rules.restore(key, content),
+            Kind::FleetRulesBefore => self.fleet_rules.restore_before(key, content),
             Kind::FleetCommand => self.fleet_commands.restore(key, content),
+            Kind::Drop => self.drops.restore(key, content),
             Kind::Task => self.tasks.restore(key, content),
             Kind::PushKey => self.push_keys.restore(key, content),
             Kind::Forbid => self.forbids.restore(key, content),

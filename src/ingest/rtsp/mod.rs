@@ -22,7 +22,7 @@ use self::session::{Outcome, Ports};
 use crate::domain::backoff::Backoff;
 use crate::domain::source::Source;
 use crate::ingest::admission::Admission;
-use crate::ingest::intake::Intake;
+use crate::ingest::intake::{Intake, Refusal};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 
@@ -58,8 +58,15 @@ async fn pull_for_ever(source: &Source, ports: &Ports, shutdown: &CancellationTo
         if shutdown.is_cancelled() {
             break;
         }
-        if outcome.taken && clock.now().boot.since(began) >= STEADY {
+        let steady = outcome.taken && clock.now().boot.since(began) >= STEADY;
+        if steady {
             backoff.reset();
+        }
+        match &outcome.end {
+            // Somebody else delivers the stream, or the box ends: no fault of the camera.
+            Ok(_) | Err(Fault::Refused(Refusal::AlreadyPublishing | Refusal::Unavailable(_))) => {}
+            Err(fault) if !steady => ports.intake.failed(&source.key, &fault.to_string()),
+            Err(_) => {}
         }
         let delay = backoff.next_delay(random_u64());
         causes.log(&outcome, delay);

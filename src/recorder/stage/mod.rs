@@ -3,6 +3,7 @@
 //! the other; nothing here waits.
 
 mod gaps;
+mod restarts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::domain::ids::{FragmentSequence, RecordingId, SessionId, TaskId};
 use crate::domain::matching::Decision;
 use crate::domain::programme::{Begun, Closed, Ended, Ending, Programme, Why};
 use crate::domain::recording::Recording;
-use crate::domain::restart_plan::restart_at;
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Standing;
@@ -23,23 +23,15 @@ use crate::domain::time::{BootTime, Instant, Moment};
 use crate::recorder::feed::Feed;
 use crate::recorder::live::{LiveEntry, LiveSession};
 use crate::recorder::session::{RecordedSession, SessionFault, SessionParts};
+use crate::recorder::stage::restarts::Restarts;
 use crate::recorder::watch::StageWatch;
 use crate::recorder::{Full, Recorder, SETTLED_AFTER_MS};
 use crate::ring::catalog::open::RecordingStart;
 use crate::ring::catalog::pushes::PushId;
 use crate::ring::fragment::SessionStart;
-use crate::ring::layout::stream_hash;
 
 /// Tasks are looked at again after this, whatever their windows say: clocks step.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// A restart that is due.
-#[derive(Debug, Clone, Copy)]
-struct Restart {
-    at: BootTime,
-    /// The connection is closed instead: the source is to come back by itself.
-    disconnect: bool,
-}
 
 /// The stage of one stream key.
 pub struct Stage {
@@ -53,12 +45,10 @@ pub struct Stage {
     feeder: Option<PushId>,
     /// The publisher beside which a mixer may feed.
     original: Option<PushId>,
-    /// Number of the rules that were looked at last.
-    rules_seen: u64,
+    restarts: Restarts,
     /// Number of what the API has set that was looked at last.
     service_seen: u64,
     look_at: BootTime,
-    restart: Option<Restart>,
     due: DueWatch,
     watch: StageWatch,
     /// When the last sample was kept.
@@ -81,10 +71,9 @@ impl Stage {
             entry: None,
             feeder: None,
             original: None,
-            rules_seen: 0,
+            restarts: Restarts::default(),
             service_seen: u64::MAX,
             look_at: BootTime(0),
-            restart: None,
             due: DueWatch::default(),
             watch: StageWatch::default(),
             kept: None,
@@ -153,8 +142,9 @@ impl Stage {
     ) -> Result<(), Full> {
         self.original = Some(feed.id);
         let begun = self.feed_by(recorder, feed, now, random);
-        if begun.is_err() {
-            self.original = None;
+        match begun {
+            Ok(()) => recorder.note_returned(&self.key, now),
+            Err(Full) => self.original = None,
         }
         begun
     }
@@ -176,7 +166,7 @@ impl Stage {
         self.feeder = Some(feed.id);
         self.watch.begin();
         let rules = recorder.rules().load_full();
-        (self.rules_seen, self.restart) = (rules.number, None);
+        self.restarts.begin(rules.number);
         let decision = rules.table.resolve(&self.key);
         let id = SessionId(random() >> 1);
         info!(stream = %self.key, session = %id, decision = decision.word(), "session begins");
@@ -226,20 +216,23 @@ impl Stage {
         self.look_at_rules(recorder);
         self.look_at_tasks(recorder, now);
         let can_begin = feed.can_begin_with(&sample);
-        if self.entry.as_ref().is_some_and(LiveEntry::is_restart_asked) {
-            let disconnect = self.restart.is_some_and(|planned| planned.disconnect);
-            self.restart = Some(Restart { at: now.at.boot, disconnect });
-        }
-        if let Some(restart) = self.restart
-            && now.at.boot >= restart.at
-            && can_begin
-        {
-            if restart.disconnect {
-                return Err(SessionFault::DroppedForRules);
-            }
-            self.restart(recorder, now, random);
-        }
-        if self.session.is_none() && self.programme.wants_media() && can_begin {
+        self.take_restart_order(now);
+        let drop = can_begin && self.restart_if_due(recorder, feed, now, random);
+        let taken = self.take(recorder, feed, sample, now, random);
+        // What comes until the connection is closed is recorded, this sample included.
+        if drop { Err(SessionFault::DroppedForRules) } else { taken }
+    }
+
+    fn take(
+        &mut self,
+        recorder: &Recorder,
+        feed: &Feed,
+        sample: Sample,
+        now: Moment,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<(), SessionFault> {
+        let begins = self.session.is_none() && self.programme.wants_media();
+        if begins && feed.can_begin_with(&sample) {
             let id = SessionId(random() >> 1);
             let full = self.open_session(recorder, feed, id, now).is_err();
             if full && !self.full {
@@ -300,6 +293,7 @@ impl Stage {
 
     /// Time passes.
     pub fn tick(&mut self, recorder: &Recorder, now: Moment, is_source: bool) {
+        self.look_at_rules(recorder);
         self.look_at_tasks(recorder, now);
         let settled = |(_, at): &(SessionId, BootTime)| now.at.boot.0 > at.0 + SETTLED_AFTER_MS;
         self.ended = self.ended.filter(|ended| !settled(ended));
@@ -316,19 +310,6 @@ impl Stage {
         let of = (&self.key, self.feeder);
         self.watch.tick(&self.programme, of, recorder.catalog(), now.at);
         self.watch_gap(missing, recorder, now);
-    }
-
-    /// Plans a restart where rules came that decide otherwise.
-    fn look_at_rules(&mut self, recorder: &Recorder) {
-        let rules = recorder.rules().load();
-        if rules.number == self.rules_seen {
-            return;
-        }
-        self.rules_seen = rules.number;
-        let decision = rules.table.resolve(&self.key);
-        let stale = self.programme.decision().is_some_and(|before| !before.same_content(&decision));
-        let at = restart_at(&rules.apply, rules.since, stream_hash(&self.key)).filter(|_| stale);
-        self.restart = at.map(|at| Restart { at, disconnect: rules.apply.disconnect });
     }
 
     /// Ends the recordings of tasks whose window is past.
@@ -374,24 +355,6 @@ impl Stage {
         }
     }
 
-    /// The live session takes the rules in force, with the sample that comes next.
-    fn restart(&mut self, recorder: &Recorder, now: Moment, random: &mut dyn FnMut() -> u64) {
-        self.restart = None;
-        let decision = recorder.rules().load().table.resolve(&self.key);
-        info!(stream = %self.key, decision = decision.word(), "restarted");
-        if let Some(session) = &mut self.session {
-            session.cut(&mut self.programme);
-        }
-        let begun = self.programme.restart(decision.clone(), recorder.settings().keep_all);
-        self.enter_live(recorder, SessionId(random() >> 1), &decision, now);
-        self.take_begun(recorder, begun, &decision, now, random);
-        let starts = std::mem::take(&mut self.starts);
-        match &self.session {
-            Some(session) => recorder.enter_recordings(session.start(), starts),
-            None => self.starts = starts,
-        }
-    }
-
     fn enter_live(
         &mut self,
         recorder: &Recorder,
@@ -399,7 +362,8 @@ impl Stage {
         decision: &Decision,
         now: Moment,
     ) {
-        let live = LiveSession { session, began: now.at, decision: decision.clone() };
+        let decision_now = decision.clone();
+        let live = LiveSession { session, began: now.at, decision: decision_now, restart: None };
         // The new entry takes the place of the old one before that leaves.
         self.entry = Some(LiveEntry::new(recorder.live(), self.key.clone(), live));
         recorder.enter_decision(&self.key, Some(decision), now);

@@ -1,0 +1,77 @@
+//! Streams that worked fail under new rules: the box goes back by itself and says so.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::broker::{Broker, free_addr};
+use super::support::camera::Camera;
+use super::support::edge_box::{BoxPlan, EdgeBox};
+use super::support::operator::Operator;
+use super::support::wait::wait_until;
+use super::{SOON, STATE, TO_ALL, stream_of};
+
+/// Three attempts with their pauses, and a kill in between.
+const BACK_WITHIN: Duration = Duration::from_secs(90);
+
+/// A rule set that pulls a camera and records it in files of this length.
+fn rules(revision: u64, url: &str, interval_s: u64) -> Value {
+    json!({"revision": revision,
+        "templates": [{"TemplateName": "t", "FlvParam": {"Enable": 1, "RecordInterval": interval_s}}],
+        "rules": [{"DomainName": "cams", "AppName": "live", "StreamName": "", "TemplateName": "t"}],
+        "sources": [{"DomainName": "cams", "AppName": "live", "StreamName": "gate", "Url": url}]})
+}
+
+fn start(broker: &Broker, operator: &mut Operator, first: &Value) -> EdgeBox {
+    operator.send(TO_ALL, first.to_string());
+    let mqtt = format!("url = \"mqtt://{}\"\nfleet = \"venue\"\n", broker.addr());
+    BoxPlan::default().mqtt(&mqtt).start()
+}
+
+/// Waits until the camera is recorded under a revision that is in force.
+fn hear_recorded(operator: &Operator, received: u64, applied: u64) -> Value {
+    let what = format!("recorded under {applied}, received {received}");
+    operator.hear(BACK_WITHIN, STATE, &what, |state| {
+        let fleet = &state["rules"]["fleet"];
+        let gate = stream_of(state, "gate");
+        fleet["received"] == received && fleet["applied"] == applied && gate["decision"] == "record"
+    })
+}
+
+#[test]
+fn a_box_whose_camera_fails_under_new_rules_goes_back_also_over_a_kill_and_takes_the_next() {
+    let camera = Camera::start(4);
+    let url = camera.url("/endless");
+    let broker = Broker::start();
+    let mut operator = Operator::connect(broker.addr());
+    let mut edge = start(&broker, &mut operator, &rules(10, url.as_str(), 1_800));
+    hear_recorded(&operator, 10, 10);
+
+    let nowhere = format!("rtsp://{}/endless", free_addr());
+    operator.send(TO_ALL, rules(11, &nowhere, 900).to_string());
+    // The camera cannot be pulled, and in the middle of it the plug is pulled.
+    wait_until(SOON, "an attempt fails", || edge.log().contains("camera cannot be pulled"));
+    let in_the_middle = operator.all(STATE).pop().expect("it has told");
+    assert_eq!(in_the_middle["rules"]["fleet"]["refused"], Value::Null, "it has not gone back yet");
+    edge.kill();
+    operator.forget();
+    edge.start_again();
+    let state = hear_recorded(&operator, 11, 10);
+    let refused = &state["rules"]["fleet"]["refused"];
+    assert_eq!((&refused["why"], &refused["revision"]), (&json!("streams_fail"), &json!(11)));
+    let reason = &refused["reasons"][0];
+    assert_eq!(reason["place"], "cams/live/gate", "{state:#}");
+    assert!(reason["what"].as_str().is_some_and(|what| what.contains("DESCRIBE")), "{state:#}");
+
+    // The broker still has what failed, and shows it again: it is not tried again.
+    edge.kill();
+    operator.forget();
+    edge.start_again();
+    let state = hear_recorded(&operator, 11, 10);
+    assert_eq!(state["rules"]["fleet"]["refused"]["why"], "streams_fail");
+    let tried = edge.log().matches("camera delivers").count();
+    operator.send(TO_ALL, rules(12, url.as_str(), 900).to_string());
+    let state = hear_recorded(&operator, 12, 12);
+    assert_eq!(state["rules"]["fleet"]["refused"], Value::Null);
+    assert_eq!(edge.log().matches("camera delivers").count(), tried, "its connection went on");
+}
