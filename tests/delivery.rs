@@ -16,6 +16,8 @@ mod queue;
 mod s3;
 #[path = "delivery/s3_faults.rs"]
 mod s3_faults;
+#[path = "delivery/schedule.rs"]
+mod schedule;
 #[path = "delivery/vod.rs"]
 mod vod;
 #[path = "delivery/vod_faults.rs"]

@@ -42,6 +42,7 @@ use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
+use crate::platform::links::SystemLinks;
 use crate::platform::net::{Net, SystemNet};
 use crate::platform::service_manager;
 use crate::recorder::live::LiveTable;
@@ -230,8 +231,12 @@ async fn serve(
         let parts = FleetParts { desk, rules: in_force, live, flash };
         fleet::start(mqtt, us, parts, &after_streams, &background)?;
     }
-    let board =
-        target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
+    let timezone = &config.identity.timezone;
+    let uploads =
+        config.upload.as_ref().map(|upload| target::settings(upload, timezone)).zip(target);
+    let board = uploads.map(|(settings, target)| {
+        deliver((settings, target), &ring, &clock, &after_streams, background.clone())
+    });
     if let Some(web) = web {
         let parts = WebParts { desk, live: live.clone(), board: board.clone() };
         web.start(parts, &after_streams, &background);
@@ -258,18 +263,20 @@ async fn serve(
 
 /// Starts to bring finished files to the target; tells where each stands.
 fn deliver(
-    target: Arc<dyn Target>,
+    (settings, target): (DeliverySettings, Arc<dyn Target>),
     ring: &Arc<Ring>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
     shutdown: CancellationToken,
 ) -> Arc<Board> {
-    let settings = DeliverySettings::default();
     let board = Arc::new(Board::new(&settings));
+    let order = settings.plan.order;
+    ring.catalog.post(move |state| state.set_upload_order(order));
     let worker = Worker {
         shelf: Arc::new(RingShelf::new(ring.clone())),
         target,
         clock: clock.clone(),
+        links: Arc::new(SystemLinks),
         board: board.clone(),
         wake: ring.catalog.news(),
         settings,

@@ -12,6 +12,7 @@ use crate::domain::backoff::Backoff;
 use crate::domain::ids::FileId;
 use crate::domain::time::BootTime;
 use crate::domain::upload_order::WaitingFile;
+use crate::domain::upload_plan::Outlook;
 
 /// What a waiting file is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,17 @@ pub enum Standing {
         /// Bytes of it that are out.
         bytes: u64,
     },
+}
+
+/// A waiting file that somebody asks about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Which file.
+    pub file: FileId,
+    /// The template that it is of.
+    pub template: &'a str,
+    /// A person wants it at once.
+    pub now: bool,
 }
 
 /// A shared view of the queue at work. Cheap to ask at any time; no call waits for I/O.
@@ -61,6 +73,7 @@ struct State {
     target_backoff: Backoff,
     target_rests: Option<Pause>,
     stopped: Option<String>,
+    outlook: Outlook,
 }
 
 struct Resting {
@@ -86,6 +99,7 @@ impl Board {
                 target_backoff: Backoff::new(target.first, target.longest),
                 target_rests: None,
                 stopped: None,
+                outlook: Outlook::open(),
             }),
             file_rest: settings.file_rest,
             totals: Totals::default(),
@@ -124,8 +138,9 @@ impl Board {
 
     /// What a waiting file is doing.
     #[must_use]
-    pub fn standing(&self, file: FileId, now: BootTime) -> Standing {
+    pub fn standing(&self, asked: &Asked<'_>, now: BootTime) -> Standing {
         let state = self.lock();
+        let file = asked.file;
         if let Some(meter) = state.moving.get(&file) {
             return Standing::Uploading { bytes: meter.position() };
         }
@@ -133,8 +148,10 @@ impl Board {
             [state.resting.get(&file).map(|resting| &resting.pause), state.target_rests.as_ref()];
         let longest =
             pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|p| p.until);
+        let held_up = !state.outlook.admits(asked.template, asked.now);
         let why = match (&state.stopped, longest) {
             (Some(why), _) => why.clone(),
+            _ if held_up => state.outlook.why.clone(),
             (None, Some(pause)) => {
                 let left = pause.until.since(now).as_millis().div_ceil(1000);
                 format!("{}, next try in {left} s", pause.why)
@@ -142,6 +159,19 @@ impl Board {
             (None, None) => "waiting for its turn".to_owned(),
         };
         Standing::Queued { why }
+    }
+
+    /// What may set out from now on.
+    pub(super) fn hold(&self, outlook: &Outlook) {
+        let mut state = self.lock();
+        if state.outlook != *outlook {
+            state.outlook = outlook.clone();
+        }
+    }
+
+    /// A file stopped on the way without fault; it waits again.
+    pub(super) fn put_back(&self, file: FileId) {
+        self.lock().moving.remove(&file);
     }
 
     /// A file sets out.
@@ -241,11 +271,13 @@ fn pause(delay: Duration, why: &str, now: BootTime) -> Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::upload_plan::Admitted;
 
     const FILE: FileId = FileId(7);
 
     fn why(board: &Board, now: u64) -> String {
-        match board.standing(FILE, BootTime(now)) {
+        let asked = Asked { file: FILE, template: "all", now: false };
+        match board.standing(&asked, BootTime(now)) {
             Standing::Queued { why } => why,
             Standing::Uploading { bytes } => format!("{bytes} bytes"),
         }
@@ -264,6 +296,12 @@ mod tests {
         board.target_works();
         assert_eq!(why(&board, 0), "waiting for its turn");
         board.rest_file(FILE, "no room", BootTime(0), u64::MAX);
+        assert_eq!(why(&board, 0), "no room, next try in 5 s");
+        let admitted = Admitted::Templates(vec!["alarm".to_owned()]);
+        let closed = Outlook { admitted, why: "metered link wwan0".into(), changes_at: None };
+        board.hold(&closed);
+        assert_eq!(why(&board, 0), "metered link wwan0");
+        board.hold(&Outlook { admitted: Admitted::Templates(vec!["all".to_owned()]), ..closed });
         assert_eq!(why(&board, 0), "no room, next try in 5 s");
         board.stop(FILE, "bad endpoint");
         assert_eq!(why(&board, 0), "bad endpoint");

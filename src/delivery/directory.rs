@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -18,6 +19,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::progress::Progress;
 use crate::delivery::shelf::Receipt;
 use crate::delivery::target::{DeliveryFuture, Job, Meter, Target};
+use crate::delivery::valve::Valve;
 use crate::media::render::Rendering;
 use crate::platform::flash::{Flash, Open};
 
@@ -48,6 +50,7 @@ impl DirectoryTarget {
         let given_up = CancellationToken::new();
         let _guard = given_up.clone().drop_guard();
         for (index, object) in objects.iter().enumerate().skip(progress.objects_done) {
+            job.meter.check()?;
             job.meter.set(job.bytes_of_first(index));
             let copy = Copy {
                 flash: Arc::clone(&self.flash),
@@ -57,6 +60,7 @@ impl DirectoryTarget {
                 index,
                 len: object.len,
                 meter: Arc::clone(&job.meter),
+                valve: Arc::clone(&job.valve),
                 given_up: given_up.clone(),
             };
             let file_sum = progress.file_sum();
@@ -121,6 +125,7 @@ struct Copy {
     index: usize,
     len: u64,
     meter: Arc<Meter>,
+    valve: Arc<Valve>,
     given_up: CancellationToken,
 }
 
@@ -196,6 +201,7 @@ impl Copy {
             self.rendering.read_at(self.index, offset, buf).map_err(DeliveryError::Render)?;
             written.update(buf);
             file_sum.update(buf);
+            self.let_out(buf.len() as u64)?;
             file.write_all_at(&[IoSlice::new(buf)], offset)
                 .map_err(failed("writing", temporary))?;
             self.meter.add(buf.len() as u64);
@@ -215,6 +221,17 @@ impl Copy {
             return Err(DeliveryError::Corrupt(what));
         }
         Ok(file_sum)
+    }
+
+    /// Waits until so many bytes may go.
+    fn let_out(&self, bytes: u64) -> Result<(), DeliveryError> {
+        let waits = async {
+            tokio::select! {
+                () = self.valve.pass(bytes) => Ok(()),
+                () = self.given_up.cancelled() => Err(DeliveryError::Cancelled),
+            }
+        };
+        Handle::current().block_on(waits)
     }
 
     /// Goes through the object piece by piece, until given up.

@@ -110,6 +110,9 @@ pub enum DeliveryError {
     /// The file's StorageTime was over before it could be sent.
     #[error("StorageTime was over before it could be sent")]
     Expired,
+    /// Uploads are held up for now: the transfer stopped at a good place and goes on later.
+    #[error("held up")]
+    HeldUp,
     /// The box shuts down or the transfer was given up.
     #[error("transfer given up")]
     Cancelled,
@@ -146,6 +149,7 @@ impl DeliveryError {
             DeliveryError::Unreachable(_)
             | DeliveryError::TooSlow { .. }
             | DeliveryError::Settings(_)
+            | DeliveryError::HeldUp
             | DeliveryError::Cancelled => ErrorScope::Target,
             DeliveryError::Refused { .. }
             | DeliveryError::NoSense(_)

@@ -4,7 +4,6 @@
 //! where its checksums mean nothing to us, by reading it back and comparing its SHA-256.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use crate::delivery::checksum::Checksums;
 use crate::delivery::error::DeliveryError;
@@ -105,6 +104,7 @@ pub(super) async fn store_objects(
 ) -> Result<(), DeliveryError> {
     let count = job.rendering.objects().len();
     while progress.objects_done < count {
+        job.meter.check()?;
         let index = progress.objects_done;
         let object = &job.rendering.objects()[index];
         let (len, content_type) = (object.len, object.content_type);
@@ -134,8 +134,7 @@ async fn store_whole(
     at: &ObjectAt,
 ) -> Result<Checksums, DeliveryError> {
     let sums = Checksums { file: progress.file_sum(), ..Checksums::default() };
-    let meter = Arc::clone(&job.meter);
-    let (body, read) = read_range(Arc::clone(&job.rendering), at.index, 0..at.len, sums, meter);
+    let (body, read) = read_range(job, at.index, 0..at.len, sums);
     let sent = store.put(at, body).await;
     let (taken, mut sums) = read.with_answer(sent).await?;
     let md5 = sums.take_body_md5();

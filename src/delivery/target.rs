@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::delivery::error::DeliveryError;
 use crate::delivery::progress::Progress;
 use crate::delivery::shelf::{DeliveryPlan, Receipt, Shelf, ShelfError};
+use crate::delivery::valve::Valve;
 use crate::domain::ids::FileId;
 use crate::media::render::Rendering;
 
@@ -24,9 +25,10 @@ pub trait Target: Send + Sync {
     fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a>;
 }
 
-/// Bytes of a file that have gone out, for those who watch.
+/// Bytes of a file that have gone out, for those who watch; and their word that it is to stop.
 #[derive(Debug, Default)]
 pub struct Meter {
+    held_up: AtomicBool,
     first_kept: OnceLock<u64>,
     kept: AtomicU64,
     position: AtomicU64,
@@ -39,6 +41,19 @@ impl Meter {
         self.first_kept.get_or_init(|| bytes);
         self.kept.store(bytes, Ordering::Relaxed);
         self.position.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The transfer is to stop before its next part or object.
+    pub(super) fn hold_up(&self) {
+        self.held_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether another part or object may set out.
+    ///
+    /// # Errors
+    /// [`DeliveryError::HeldUp`]: the transfer goes on another time.
+    pub(super) fn check(&self) -> Result<(), DeliveryError> {
+        if self.held_up.load(Ordering::Relaxed) { Err(DeliveryError::HeldUp) } else { Ok(()) }
     }
 
     /// Whether the target keeps more than when this attempt began.
@@ -74,6 +89,8 @@ pub struct Job {
     pub rendering: Arc<dyn Rendering>,
     /// Counts what goes out.
     pub meter: Arc<Meter>,
+    /// What it goes out through, together with all others.
+    pub valve: Arc<Valve>,
     shelf: Arc<dyn Shelf>,
 }
 
@@ -81,7 +98,7 @@ impl Job {
     /// A job whose progress is kept on `shelf`.
     #[must_use]
     pub fn new(plan: DeliveryPlan, rendering: Arc<dyn Rendering>, shelf: Arc<dyn Shelf>) -> Self {
-        Job { plan, rendering, meter: Arc::default(), shelf }
+        Job { plan, rendering, meter: Arc::default(), valve: Arc::new(Valve::new(None)), shelf }
     }
 
     /// Fetches plan and rendering of a file.
@@ -90,13 +107,13 @@ impl Job {
     /// The shelf fails.
     pub async fn open(
         file: FileId,
-        meter: Arc<Meter>,
+        (meter, valve): (Arc<Meter>, Arc<Valve>),
         shelf: Arc<dyn Shelf>,
     ) -> Result<Self, DeliveryError> {
         let opener = Arc::clone(&shelf);
         let (plan, rendering) =
             blocking(move || Ok((opener.plan(file)?, opener.open(file)?))).await?;
-        Ok(Job { plan, rendering: rendering.into(), meter, shelf })
+        Ok(Job { plan, rendering: rendering.into(), meter, valve, shelf })
     }
 
     /// Progress at the target `target_name`, from an earlier attempt or from the beginning.

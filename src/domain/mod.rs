@@ -4,6 +4,7 @@
 pub mod address;
 pub mod backoff;
 pub mod contract_time;
+pub mod day_windows;
 pub mod decode_order;
 pub mod document;
 pub mod due;
@@ -35,4 +36,6 @@ pub mod task;
 pub mod template;
 pub mod time;
 pub mod timeline;
+pub mod token_bucket;
 pub mod upload_order;
+pub mod upload_plan;

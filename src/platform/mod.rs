@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod flash;
+pub mod links;
 pub mod local_socket;
 pub mod net;
 pub mod planted;

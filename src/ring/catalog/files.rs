@@ -8,6 +8,7 @@ use crate::domain::ids::{BootId, FileId, RecordingId, SessionId};
 use crate::domain::sample::Codec;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, UnixMillis};
+use crate::domain::upload_order::UploadKind;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::notices::enter_notice;
@@ -59,8 +60,10 @@ pub struct FileRecord {
     pub tracks: Vec<String>,
     /// Tracks its format cannot hold.
     pub dropped_tracks: Vec<String>,
-    /// Upload priority.
-    pub priority: i32,
+    /// The template that it is of.
+    pub template: String,
+    /// What asked for it.
+    pub kind: UploadKind,
     /// Its place in the queue; grows with every file that is finished.
     pub queue_number: u64,
     /// Deliveries tried.
@@ -109,7 +112,8 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
     (SELECT CASE json_extract(content, '$.task.family')
      WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
      ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
-    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording)
+    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording),
+    (SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording)
     FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
@@ -343,7 +347,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         url: row.get(18)?,
         tracks,
         dropped_tracks: texts(20)?,
-        priority: row.get(21)?,
+        kind: UploadKind::from_number(row.get(21)?),
+        template: row.get::<_, Option<String>>(26)?.unwrap_or_default(),
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
         task_id: row.get(24)?,

@@ -111,6 +111,11 @@ CREATE INDEX recording_untold ON recording (id) WHERE status <> told OR ran = 1;
 ", "
 -- The target's own id of a delivered file, if it gives one.
 ALTER TABLE file ADD COLUMN target_file_id TEXT;
+", "
+-- Bytes that have gone out on a local day; one row.
+CREATE TABLE upload_day (id INTEGER PRIMARY KEY CHECK (id = 0), day INTEGER, bytes INTEGER NOT NULL);
+-- The row was lost once: the target may have the file already.
+ALTER TABLE file ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
