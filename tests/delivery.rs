@@ -6,6 +6,8 @@ mod support;
 
 #[path = "delivery/bench.rs"]
 mod bench;
+#[path = "delivery/conformance.rs"]
+mod conformance;
 #[path = "delivery/directory.rs"]
 mod directory;
 #[path = "delivery/hostile.rs"]

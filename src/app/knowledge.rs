@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::api::control::BoxKnowledge;
-use crate::api::report::Transfer;
+use crate::api::report::{Moving, Transfer};
 use crate::delivery::board::{Asked, Board, Standing};
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
@@ -28,7 +28,11 @@ impl BoxKnowledge for Knowledge {
         let board = self.board.as_ref()?;
         let asked = Asked { file: file.id, template: &file.template, now: false };
         Some(match board.standing(&asked, self.clock.now().boot) {
-            Standing::Uploading { bytes } => Transfer::Moving { bytes },
+            Standing::Uploading(going) => Transfer::Moving(Moving {
+                bytes: going.bytes,
+                bytes_per_s: going.bytes_per_s,
+                left_s: going.left_s,
+            }),
             Standing::Queued { why } => Transfer::Waiting { why },
         })
     }

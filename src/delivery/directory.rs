@@ -46,6 +46,9 @@ impl DirectoryTarget {
         if !self.holds_first(job, progress.objects_done).await? {
             progress = Progress::begin(&progress.place);
         }
+        if job.plan.maybe_there && progress.is_fresh() {
+            self.find_objects(job, &mut progress).await?;
+        }
         // Dropping this future tells the thread that writes to stop.
         let given_up = CancellationToken::new();
         let _guard = given_up.clone().drop_guard();
@@ -82,6 +85,26 @@ impl DirectoryTarget {
         })
     }
 
+    /// Looks for objects that are there already, the first ones first, and counts them as done if
+    /// they are, byte for byte, what would be written.
+    async fn find_objects(&self, job: &Job, progress: &mut Progress) -> Result<(), DeliveryError> {
+        while let Some(object) = job.rendering.objects().get(progress.objects_done) {
+            let path = self.root.join(job.plan.object_path.object(&object.name)?);
+            let (flash, len) = (Arc::clone(&self.flash), object.len);
+            let stored = on_thread(move || Ok(stored_sum(&*flash, &path, len))).await?;
+            let Some(stored) = stored else { break };
+            let index = progress.objects_done;
+            let (sums, _) = job.checksums(index, progress.file_sum(), u64::MAX).await?;
+            if stored != sums.object.hex() {
+                break;
+            }
+            tracing::info!(object = object.name, "was there already");
+            progress.objects_done += 1;
+            progress.file_sha256 = sums.file.save();
+        }
+        Ok(())
+    }
+
     /// Whether the first `count` objects are still there: the disk may be another one by now.
     async fn holds_first(&self, job: &Job, count: usize) -> Result<bool, DeliveryError> {
         let mut expected = Vec::new();
@@ -107,6 +130,26 @@ impl Target for DirectoryTarget {
     fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
         Box::pin(self.deliver_file(job))
     }
+}
+
+/// SHA-256 of the file at `path` as it is on the medium; `None` if it is not of this length or
+/// cannot be read.
+fn stored_sum(flash: &dyn Flash, path: &Path, len: u64) -> Option<String> {
+    let file = flash.open(path, Open::Read).ok()?;
+    if file.len().ok()? != len {
+        return None;
+    }
+    file.forget_cached();
+    let mut sum = RunningSha256::default();
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    while offset < len {
+        let left = usize::try_from(len - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        file.read_exact_at(&mut buf[..left], offset).ok()?;
+        sum.update(&buf[..left]);
+        offset += left as u64;
+    }
+    Some(sum.hex())
 }
 
 async fn on_thread<T: Send + 'static>(

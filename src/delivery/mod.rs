@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod callbacks;
+mod cause;
 pub mod checksum;
 pub mod crc64;
 pub mod directory;

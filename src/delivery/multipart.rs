@@ -234,7 +234,7 @@ fn sums_of(state: &MultipartProgress) -> Checksums {
 }
 
 /// Bytes of every part but the last of an object with `len` bytes.
-fn part_bytes(len: u64) -> u64 {
+pub(super) fn part_bytes(len: u64) -> u64 {
     let smallest = len.div_ceil(PARTS_MAX);
     PART_BYTES.max(smallest.next_multiple_of(PART_STEP_BYTES))
 }

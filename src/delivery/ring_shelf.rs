@@ -71,12 +71,14 @@ impl Shelf for RingShelf {
             }
         };
         let object_path = path(&name);
-        let terms = self
+        let (terms, maybe_there) = self
             .ring
             .catalog
-            .call_blocking(move |state| state.media_terms(file, name))
+            .call_blocking(move |state| {
+                Ok((state.media_terms(file, name)?, state.maybe_there(file)?))
+            })
             .map_err(shelf_error)?;
-        Ok(DeliveryPlan { file_id: file, object_path, format: record.format, terms })
+        Ok(DeliveryPlan { file_id: file, object_path, format: record.format, terms, maybe_there })
     }
 
     fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {

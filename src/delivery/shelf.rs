@@ -24,6 +24,9 @@ pub struct DeliveryPlan {
     pub format: FileFormat,
     /// What is asked of it at a VOD platform.
     pub terms: MediaTerms,
+    /// The box has lost what it knew of deliveries since the file was made: the target may have
+    /// it already, and is asked before anything is sent.
+    pub maybe_there: bool,
 }
 
 /// Which files are asked for, and in which order.

@@ -248,10 +248,10 @@ impl Worker {
             }
             (ErrorClass::Retry, ErrorScope::File) => self.board.rest_file(file, &why, now, random),
             (ErrorClass::Retry, ErrorScope::Target) => {
-                self.board.rest_target(file, &why, now, random)
+                self.board.rest_target(file, &why, now, (random, error.wait()))
             }
             (ErrorClass::Retry, ErrorScope::Either) => {
-                self.board.rest_target(file, &why, now, random);
+                self.board.rest_target(file, &why, now, (random, error.wait()));
                 self.board.rest_file(file, &why, now, random)
             }
         };

@@ -21,6 +21,7 @@ pub mod media_terms;
 pub mod notice;
 pub mod origin;
 pub mod programme;
+pub mod rate;
 pub mod record_watch;
 pub mod recording;
 pub mod restart_plan;

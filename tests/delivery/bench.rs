@@ -141,7 +141,7 @@ impl Running {
         let asked = Asked { file, template: TEMPLATE, now: false };
         match self.board.standing(&asked, SystemClock::new().now().boot) {
             Standing::Queued { why } => why,
-            Standing::Uploading { bytes } => format!("uploading, {bytes} bytes"),
+            Standing::Uploading(going) => format!("uploading, {} bytes", going.bytes),
         }
     }
 }

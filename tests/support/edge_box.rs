@@ -25,6 +25,7 @@ pub struct BoxPlan {
     ring_settings: Vec<(String, String)>,
     api_settings: String,
     push_key: String,
+    timezone: String,
     sections: String,
     of_a_fleet: bool,
     rules: Value,
@@ -43,6 +44,7 @@ impl Default for BoxPlan {
             ring_settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             api_settings: String::new(),
             push_key: String::new(),
+            timezone: "Asia/Shanghai".to_owned(),
             sections: String::new(),
             of_a_fleet: false,
             rules: record_all(&["Flv"]),
@@ -81,6 +83,12 @@ impl BoxPlan {
     /// Asks encoders for a `txSecret` made with this key.
     pub fn push_key(mut self, key: &str) -> BoxPlan {
         self.push_key = key.to_owned();
+        self
+    }
+
+    /// Puts the box into a time zone.
+    pub fn timezone(mut self, name: &str) -> BoxPlan {
+        self.timezone = name.to_owned();
         self
     }
 
@@ -349,8 +357,10 @@ impl EdgeBox {
         let rules = toml_text(&self.dir.path().join("rules.json"));
         let rules = if self.plan.of_a_fleet { String::new() } else { format!("file = {rules}\n") };
         let mut toml = format!(
-            "[box]\nid = \"box-01\"\n\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+            "[box]\nid = \"box-01\"\ntimezone = \"{}\"\n\n\
+             [rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
              [api]\nlisten = \"{}\"\n{}\n[rules]\n{rules}\n[ring]\npath = {}\n",
+            self.plan.timezone,
             self.rtmp,
             self.plan.push_key,
             self.api,

@@ -137,7 +137,7 @@ impl MemoryShelf {
         let format = if file.objects.len() > 1 { FileFormat::Hls } else { FileFormat::Mp4 };
         let key = StreamKey::new("cams", "live", "gate 日").expect("valid");
         let object_path = ObjectPath::new(&key, "clip", file_id, format);
-        let plan = DeliveryPlan { file_id, object_path, format, terms };
+        let plan = DeliveryPlan { file_id, object_path, format, terms, maybe_there: false };
         self.files.send_modify(|files| {
             files.insert(file_id, (plan, file, Fate::default()));
         });
@@ -156,6 +156,21 @@ impl MemoryShelf {
 
     pub fn fate(&self, file: FileId) -> Fate {
         self.files.borrow()[&file].2.clone()
+    }
+
+    /// All that is known of deliveries is lost: the files wait, and the target may have them.
+    pub fn lose_state(&self) {
+        self.files.send_modify(|files| {
+            for (plan, _, fate) in files.values_mut() {
+                plan.maybe_there = true;
+                *fate = Fate::default();
+            }
+        });
+    }
+
+    /// The target may have a file, for all that is known.
+    pub fn expect_there(&self, file: FileId) {
+        self.files.send_modify(|files| files.get_mut(&file).expect("there").0.maybe_there = true);
     }
 
     /// Replaces a file's bytes, as a changed clip would.

@@ -57,6 +57,23 @@ impl CatalogState {
         query.query_map(given, waiting_file)?.collect()
     }
 
+    /// The catalog was made anew: whatever it lists may be at the target already.
+    pub(super) fn look_before_sending(&mut self) -> rusqlite::Result<()> {
+        self.db.execute("UPDATE file SET maybe_there = 1", []).map(drop)
+    }
+
+    /// Whether a file may be at the target although nothing here says so.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn maybe_there(&self, id: FileId) -> Result<bool, RingError> {
+        self.db
+            .prepare_cached("SELECT maybe_there FROM file WHERE id = ?1")
+            .and_then(|mut query| query.query_row([sql(id.0)], |row| row.get(0)).optional())
+            .map(|found| found.unwrap_or(false))
+            .map_err(RingError::catalog("reading how a file came to be listed"))
+    }
+
     /// Eviction gives up what is not delivered in the reverse of this order.
     pub fn set_upload_order(&mut self, order: UploadOrder) {
         self.upload_order = order;

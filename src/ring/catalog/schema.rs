@@ -115,7 +115,7 @@ ALTER TABLE file ADD COLUMN target_file_id TEXT;
 -- Bytes that have gone out on a local day; one row.
 CREATE TABLE upload_day (id INTEGER PRIMARY KEY CHECK (id = 0), day INTEGER, bytes INTEGER NOT NULL);
 -- The row was lost once: the target may have the file already.
-ALTER TABLE file ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE file ADD COLUMN maybe_there INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
