@@ -6,6 +6,8 @@ mod support;
 
 #[path = "delivery/bench.rs"]
 mod bench;
+#[path = "delivery/conformance.rs"]
+mod conformance;
 #[path = "delivery/directory.rs"]
 mod directory;
 #[path = "delivery/hostile.rs"]
@@ -16,6 +18,8 @@ mod queue;
 mod s3;
 #[path = "delivery/s3_faults.rs"]
 mod s3_faults;
+#[path = "delivery/schedule.rs"]
+mod schedule;
 #[path = "delivery/vod.rs"]
 mod vod;
 #[path = "delivery/vod_faults.rs"]

@@ -35,6 +35,7 @@ use crate::domain::notice::NoticeSeq;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::UnixMillis;
 use crate::platform::local_socket;
+use crate::ring::catalog::files::FileRecord;
 use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
 
@@ -58,7 +59,7 @@ pub trait BoxKnowledge: Send + Sync {
     /// What was decided about the live session of a stream; `None`: there is none.
     fn decision(&self, key: &StreamKey) -> Option<Decision>;
     /// Where the delivery of a queued file stands; `None` without a target.
-    fn transfer(&self, file: FileId) -> Option<Transfer>;
+    fn transfer(&self, file: &FileRecord) -> Option<Transfer>;
 }
 
 /// Where the socket of the ring at `ring` is.
@@ -201,7 +202,7 @@ impl Context {
             for record in &page {
                 listed += 1;
                 let queued = record.state == FileState::Queued;
-                let transfer = if queued { self.known.transfer(record.id) } else { None };
+                let transfer = if queued { self.known.transfer(record) } else { None };
                 write_line(to, &FileRow::new(record, transfer)).await?;
             }
         }

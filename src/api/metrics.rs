@@ -46,6 +46,10 @@ pub struct DeliveryFigures {
     pub bytes: u64,
     /// Attempts that failed.
     pub failures: u64,
+    /// Files on their way now.
+    pub moving: u64,
+    /// Their bytes a second of late.
+    pub bytes_per_s: u64,
 }
 
 /// Gathers the figures when they are asked for.
@@ -177,6 +181,10 @@ impl Page {
         self.count("edgerec_delivered_bytes_total", help, delivered.bytes);
         let help = "Attempts to deliver a file that failed.";
         self.count("edgerec_delivery_failures_total", help, delivered.failures);
+        let help = "Files that are on their way to the target.";
+        self.one("edgerec_uploading_files", Kind::Gauge, help, delivered.moving);
+        let help = "Bytes a second that went out of late.";
+        self.one("edgerec_upload_bytes_per_second", Kind::Gauge, help, delivered.bytes_per_s);
     }
 
     fn count(&mut self, name: &str, help: &str, value: u64) {
@@ -233,7 +241,10 @@ mod tests {
         let mut catalog = CatalogFigures { slots: [1, 2, 3, 4, 5], ..CatalogFigures::default() };
         catalog.files[FileState::Queued as usize] = 6;
         page.catalog(&catalog);
-        page.delivery(&catalog, DeliveryFigures { files: 1, bytes: 20, failures: 0 });
+        page.delivery(
+            &catalog,
+            DeliveryFigures { files: 1, bytes: 20, failures: 0, moving: 2, bytes_per_s: 30 },
+        );
         let text = page.0;
         for line in [
             "# TYPE edgerec_live_sessions gauge",
@@ -248,6 +259,8 @@ mod tests {
             "edgerec_files{state=\"evicted\"} 0",
             "edgerec_upload_queue_files 6",
             "edgerec_delivered_bytes_total 20",
+            "edgerec_uploading_files 2",
+            "edgerec_upload_bytes_per_second 30",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

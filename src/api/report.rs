@@ -45,6 +45,12 @@ pub struct FileRow {
     pub why: String,
     /// Bytes that the target has.
     pub progress_bytes: u64,
+    /// Bytes a second of late, while it is on its way and there is something to go by.
+    #[serde(default)]
+    pub bytes_per_s: Option<u64>,
+    /// Seconds that the rest takes at this rate.
+    #[serde(default)]
+    pub left_s: Option<u64>,
     /// Where it can be had.
     pub url: Option<String>,
     /// Codecs of its tracks.
@@ -58,8 +64,12 @@ impl FileRow {
     #[must_use]
     pub fn new(record: &FileRecord, transfer: Option<Transfer>) -> Self {
         // A file that is being sent is still in the queue for the catalog.
+        let moving = match &transfer {
+            Some(Transfer::Moving(moving)) => Some(*moving),
+            _ => None,
+        };
         let (state, why, progress_bytes) = match transfer {
-            Some(Transfer::Moving { bytes }) => (FileState::Uploading, String::new(), bytes),
+            Some(Transfer::Moving(moving)) => (FileState::Uploading, String::new(), moving.bytes),
             Some(Transfer::Waiting { why }) => (record.state, why, 0),
             None if record.state == FileState::Delivered => {
                 (record.state, record.why.clone(), record.size)
@@ -82,6 +92,8 @@ impl FileRow {
             state: state.name().to_owned(),
             why,
             progress_bytes,
+            bytes_per_s: moving.and_then(|moving| moving.bytes_per_s),
+            left_s: moving.and_then(|moving| moving.left_s),
             url: record.url.clone(),
             tracks: record.tracks.clone(),
             dropped_tracks: record.dropped_tracks.clone(),
@@ -129,15 +141,23 @@ impl EventRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transfer {
     /// On its way.
-    Moving {
-        /// Bytes that the target has.
-        bytes: u64,
-    },
+    Moving(Moving),
     /// Not on its way.
     Waiting {
         /// Why, for people.
         why: String,
     },
+}
+
+/// How a file on its way goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moving {
+    /// Bytes that the target has.
+    pub bytes: u64,
+    /// Bytes a second of late.
+    pub bytes_per_s: Option<u64>,
+    /// Seconds that the rest takes at this rate.
+    pub left_s: Option<u64>,
 }
 
 /// What is decided about a stream, and why.

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::api::control::BoxKnowledge;
-use crate::api::report::Transfer;
-use crate::delivery::board::{Board, Standing};
-use crate::domain::ids::FileId;
+use crate::api::report::{Moving, Transfer};
+use crate::delivery::board::{Asked, Board, Standing};
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::platform::clock::Clock;
 use crate::recorder::live::LiveTable;
+use crate::ring::catalog::files::FileRecord;
 
 /// The box's own knowledge, for reports.
 pub(super) struct Knowledge {
@@ -24,10 +24,15 @@ impl BoxKnowledge for Knowledge {
         self.live.get(key).map(|live| live.decision)
     }
 
-    fn transfer(&self, file: FileId) -> Option<Transfer> {
+    fn transfer(&self, file: &FileRecord) -> Option<Transfer> {
         let board = self.board.as_ref()?;
-        Some(match board.standing(file, self.clock.now().boot) {
-            Standing::Uploading { bytes } => Transfer::Moving { bytes },
+        let asked = Asked { file: file.id, template: &file.template, now: false };
+        Some(match board.standing(&asked, self.clock.now().boot) {
+            Standing::Uploading(going) => Transfer::Moving(Moving {
+                bytes: going.bytes,
+                bytes_per_s: going.bytes_per_s,
+                left_s: going.left_s,
+            }),
             Standing::Queued { why } => Transfer::Waiting { why },
         })
     }

@@ -46,6 +46,7 @@ use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
+use crate::platform::links::SystemLinks;
 use crate::platform::net::{Net, SystemNet};
 use crate::platform::service_manager;
 use crate::recorder::live::LiveTable;
@@ -244,8 +245,12 @@ async fn serve(
         let of_fleet = FleetParts { desk, rules: in_force, live, events, flash };
         parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
-    let board =
-        target.map(|target| deliver(target, &ring, &clock, &after_streams, background.clone()));
+    let timezone = &config.identity.timezone;
+    let uploads =
+        config.upload.as_ref().map(|upload| target::settings(upload, timezone)).zip(target);
+    let board = uploads.map(|(settings, target)| {
+        deliver((settings, target), &ring, &clock, &after_streams, background.clone())
+    });
     if let Some(web) = web {
         let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
         let zones = zones.unwrap_or_default();
@@ -277,18 +282,20 @@ async fn serve(
 
 /// Starts to bring finished files to the target; tells where each stands.
 fn deliver(
-    target: Arc<dyn Target>,
+    (settings, target): (DeliverySettings, Arc<dyn Target>),
     ring: &Arc<Ring>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
     shutdown: CancellationToken,
 ) -> Arc<Board> {
-    let settings = DeliverySettings::default();
     let board = Arc::new(Board::new(&settings));
+    let order = settings.plan.order;
+    ring.catalog.post(move |state| state.set_upload_order(order));
     let worker = Worker {
         shelf: Arc::new(RingShelf::new(ring.clone())),
         target,
         clock: clock.clone(),
+        links: Arc::new(SystemLinks),
         board: board.clone(),
         wake: ring.catalog.news(),
         settings,

@@ -99,10 +99,13 @@ impl BoxFigures for Figures {
 
     fn delivered(&self) -> DeliveryFigures {
         let delivered = self.board.as_ref().map(|board| board.delivered()).unwrap_or_default();
+        let (moving, bytes_per_s) = self.board.as_ref().map_or((0, 0), |board| board.moving());
         DeliveryFigures {
             files: delivered.files,
             bytes: delivered.bytes,
             failures: delivered.failures,
+            moving,
+            bytes_per_s,
         }
     }
 

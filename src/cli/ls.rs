@@ -1,8 +1,8 @@
 //! `edgerec ls`: the files, once or again and again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -25,7 +25,6 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// They cannot be listed.
 pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let terminal = watch && !json && std::io::stdout().is_terminal();
-    let mut rates = Rates::default();
     loop {
         let link = Link::open(config)?;
         if json {
@@ -36,14 +35,14 @@ pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Resu
                 if newest.len() == TERMINAL_ROWS {
                     newest.pop_front();
                 }
-                newest.push_back(table_row(&row, rates.of(&row, Instant::now())));
+                newest.push_back(table_row(&row));
                 Ok(())
             })?;
             print(out, format_args!("{CLEAR}{HEAD}"))?;
             newest.iter().try_for_each(|row| print(out, row))?;
         } else {
             print(out, HEAD)?;
-            link.files(&mut |row| print(out, table_row(&row, rates.of(&row, Instant::now()))))?;
+            link.files(&mut |row| print(out, table_row(&row)))?;
         }
         written(out.flush())?;
         if !watch {
@@ -53,39 +52,21 @@ pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Resu
     }
 }
 
-/// How fast files go out, from one look to the next.
-#[derive(Default)]
-struct Rates(HashMap<String, (Instant, u64)>);
-
-impl Rates {
-    /// Bytes a second since the last look; `None` at the first.
-    fn of(&mut self, row: &FileRow, now: Instant) -> Option<u64> {
-        if row.state != "uploading" {
-            self.0.remove(&row.file_id);
-            return None;
-        }
-        let bytes = row.progress_bytes;
-        let (then, before) = self.0.insert(row.file_id.clone(), (now, bytes))?;
-        let ms = now.duration_since(then).as_millis().max(1);
-        let rate = u128::from(bytes.saturating_sub(before)) * 1_000 / ms;
-        u64::try_from(rate).ok()
-    }
-}
-
 const HEAD: &str = "FILE                STATE      FMT  START                  LENGTH        SIZE  \
                     STREAM  WHY";
 
-fn table_row(row: &FileRow, rate: Option<u64>) -> String {
+fn table_row(row: &FileRow) -> String {
     let start = Timestamp::from_millisecond(row.start_ms)
         .map_or_else(|_| row.start_ms.to_string(), |time| time.strftime("%FT%TZ").to_string());
-    let seconds = row.duration_ms.max(0) / 1_000;
-    let length = format!("{}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let length = duration_for_people(row.duration_ms.max(0).unsigned_abs() / 1_000);
     let stream = StreamKey::new(&row.domain, &row.app, &row.stream)
         .map_or_else(|_| "?".to_owned(), |key| key.to_string());
     let mut why = printable(row.url.as_deref().unwrap_or(&row.why));
     if row.state == "uploading" {
-        let rate = rate.map_or_else(String::new, |rate| format!(", {}/s", bytes_for_people(rate)));
-        why = format!("{} sent{rate}", bytes_for_people(row.progress_bytes));
+        let rate = row.bytes_per_s.map(|rate| format!(", {}/s", bytes_for_people(rate)));
+        let left = row.left_s.map(|left| format!(", {} left", duration_for_people(left)));
+        let (rate, left) = (rate.unwrap_or_default(), left.unwrap_or_default());
+        why = format!("{} sent{rate}{left}", bytes_for_people(row.progress_bytes));
     }
     format!(
         "{:<19} {:<10} {:<4} {start:<20} {length:>8} {:>11}  {stream}  {why}",
@@ -94,6 +75,11 @@ fn table_row(row: &FileRow, rate: Option<u64>) -> String {
         row.format,
         bytes_for_people(row.size),
     )
+}
+
+/// `1:02:03` of so many seconds.
+fn duration_for_people(seconds: u64) -> String {
+    format!("{}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]
@@ -117,6 +103,8 @@ mod tests {
             state: state.to_owned(),
             why: "waits\nfor\u{1b}it".to_owned(),
             progress_bytes,
+            bytes_per_s: None,
+            left_s: None,
             url: None,
             tracks: Vec::new(),
             dropped_tracks: Vec::new(),
@@ -125,20 +113,17 @@ mod tests {
 
     #[test]
     fn a_row_stays_on_its_line() {
-        let shown = table_row(&row("queued", 0), None);
+        let shown = table_row(&row("queued", 0));
         assert!(shown.contains("cams/live/gate%201  waits\\nfor\\u{1b}it"), "{shown}");
         assert!(shown.contains("2027-01-15T08:00:00Z  0:01:01     3.0 MiB"), "{shown}");
     }
 
     #[test]
-    fn rates_are_of_two_looks() {
-        let mut rates = Rates::default();
-        let begin = Instant::now();
-        assert_eq!(rates.of(&row("uploading", 1_000), begin), None);
-        let later = begin + Duration::from_secs(2);
-        let rate = rates.of(&row("uploading", 5_000), later);
-        assert_eq!(rate, Some(2_000));
-        assert!(table_row(&row("uploading", 5_000), rate).ends_with("4.8 KiB sent, 1.9 KiB/s"));
-        assert_eq!(rates.of(&row("delivered", 5_000), later), None);
+    fn a_file_on_its_way_shows_how_it_goes() {
+        let row = row("uploading", 5_000);
+        assert!(table_row(&row).ends_with("  4.8 KiB sent"), "{}", table_row(&row));
+        let row = FileRow { bytes_per_s: Some(2_000), left_s: Some(3_725), ..row };
+        let shown = table_row(&row);
+        assert!(shown.ends_with("  4.8 KiB sent, 1.9 KiB/s, 1:02:05 left"), "{shown}");
     }
 }

@@ -10,6 +10,7 @@ mod ring;
 mod rules_file;
 mod section;
 mod upload;
+mod upload_plan;
 
 use std::fmt;
 use std::io;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::domain::day_windows::time_zone;
 use crate::domain::faults::Faults;
 use crate::domain::fleet::document::Addressee;
 use crate::domain::service::limits::ServiceLimits;
@@ -26,11 +28,12 @@ pub use control::{
     ApiConfig, ApiCredentials, MqttConfig, MqttIdentity, RtmpConfig, RulesConfig, RulesFile,
 };
 pub use hardware::Hardware;
-pub use quantity::{BitRate, DayWindow, parse_bit_rate, parse_duration, parse_size};
+pub use quantity::{BitRate, parse_bit_rate, parse_duration, parse_size};
 pub use ring::RingConfig;
 pub use rules_file::RulesDocument;
 use section::{Reading, Section};
 pub use upload::{CallbackConfig, S3Config, Target, TencentVodConfig, UploadConfig};
+pub use upload_plan::UploadPlanConfig;
 
 /// Longest configuration file, in bytes.
 const CONFIG_BYTES_MAX: u64 = 256 << 10;
@@ -171,7 +174,8 @@ impl BoxConfig {
         let id = section.parsed("id", reading, control::topic_part);
         let timezone = section.parsed("timezone", reading, |text| {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
-            if text.is_empty() || text.len() > TIMEZONE_BYTES_MAX || !text.bytes().all(plain) {
+            let named = text.len() <= TIMEZONE_BYTES_MAX && text.bytes().all(plain);
+            if !named || time_zone(text).is_none() {
                 return Err("is not a time zone like Asia/Shanghai".to_owned());
             }
             Ok(text.to_owned())
@@ -301,7 +305,7 @@ appid = 1250000000
         let callback = config.callback.as_ref().expect("given");
         assert_eq!((callback.appid, callback.key.expose()), (1_250_000_000, "canary5"));
         let upload = config.upload.as_ref().expect("given");
-        assert_eq!(upload.bandwidth, Some(BitRate(8_000_000)));
+        assert_eq!(upload.plan.bandwidth, Some(BitRate(8_000_000)));
         let Target::S3(s3) = &upload.target else { panic!("s3") };
         assert_eq!((s3.bucket.as_str(), s3.secret_access_key.expose()), ("b", "canary4"));
         assert!(!format!("{config:?}").contains("canary"));

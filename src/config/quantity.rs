@@ -1,6 +1,5 @@
-//! Quantities as people write them: sizes, durations, bit rates, times of day.
+//! Quantities as people write them: sizes, durations, bit rates.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Bits a second.
@@ -13,63 +12,6 @@ impl BitRate {
     pub fn bytes_per_second(self) -> u64 {
         (self.0 / 8).max(1)
     }
-}
-
-/// A daily stretch of local time, from a minute up to but without another; it may reach over
-/// midnight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DayWindow {
-    from_minute: u16,
-    to_minute: u16,
-}
-
-/// Minutes of a day.
-const DAY_MINUTES: u16 = 24 * 60;
-
-impl DayWindow {
-    /// Parses `22:00-06:00`; `24:00` is the end of the day.
-    ///
-    /// # Errors
-    /// Says what is expected.
-    pub fn parse(text: &str) -> Result<DayWindow, String> {
-        let times = text
-            .split_once('-')
-            .and_then(|(from, to)| Some((minute(from.trim())?, minute(to.trim())?)));
-        match times {
-            Some((from, to)) if from != to && from < DAY_MINUTES => {
-                Ok(DayWindow { from_minute: from, to_minute: to })
-            }
-            _ => Err("is not a stretch of a day like 22:00-06:00".to_owned()),
-        }
-    }
-
-    /// Whether a minute of the day (from 0, local time) is inside.
-    #[must_use]
-    pub fn contains(self, minute: u16) -> bool {
-        if self.from_minute < self.to_minute {
-            (self.from_minute..self.to_minute).contains(&minute)
-        } else {
-            minute >= self.from_minute || minute < self.to_minute
-        }
-    }
-}
-
-impl fmt::Display for DayWindow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.from_minute, self.to_minute);
-        write!(f, "{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
-    }
-}
-
-fn minute(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let two = |text: &str| {
-        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-        if digits { text.parse::<u16>().ok() } else { None }
-    };
-    let (hours, minutes) = (two(hours)?, two(minutes)?);
-    let total = hours * 60 + minutes;
-    (minutes < 60 && total <= DAY_MINUTES).then_some(total)
 }
 
 /// Parses `24GiB` to bytes.
@@ -148,18 +90,5 @@ mod tests {
             assert!(parse_bit_rate(bad).is_err(), "{bad}");
         }
         assert!(parse_bit_rate("0bit").is_err());
-    }
-
-    #[test]
-    fn windows_reach_over_midnight() {
-        let night = DayWindow::parse("22:00-06:00").expect("valid");
-        assert!(night.contains(22 * 60) && night.contains(0) && night.contains(6 * 60 - 1));
-        assert!(!night.contains(6 * 60) && !night.contains(12 * 60));
-        let noon = DayWindow::parse("11:30 - 24:00").expect("valid");
-        assert!(noon.contains(690) && noon.contains(1439) && !noon.contains(689));
-        assert_eq!(noon.to_string(), "11:30-24:00");
-        for bad in ["", "22:00", "6:00-7:00", "10:00-10:00", "25:00-26:00", "10:60-11:00"] {
-            assert!(DayWindow::parse(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::config::quantity::{BitRate, DayWindow, parse_bit_rate};
 use crate::config::section::{Reading, Section};
+use crate::config::upload_plan::UploadPlanConfig;
 use crate::domain::address::Address;
 use crate::domain::secret::Secret;
 
-/// Most upload windows.
-const WINDOWS_MAX: usize = 16;
 /// Longest name of a bucket, region or key id, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// Longest callback key, in letters and digits.
@@ -19,10 +17,8 @@ const CALLBACK_KEY_MAX: usize = 32;
 pub struct UploadConfig {
     /// Where files go.
     pub target: Target,
-    /// Uploads together take no more than this.
-    pub bandwidth: Option<BitRate>,
-    /// Uploads run inside these stretches of local time only; empty is always.
-    pub windows: Vec<DayWindow>,
+    /// When and in which order.
+    pub plan: UploadPlanConfig,
 }
 
 /// Where files go.
@@ -93,8 +89,7 @@ impl UploadConfig {
             "directory" | "s3" | "tencent-vod" => Ok(text.to_owned()),
             _ => Err("is none of `directory`, `s3`, `tencent-vod`".to_owned()),
         });
-        let bandwidth = section.parsed("bandwidth", reading, parse_bit_rate);
-        let windows = section.list("windows", WINDOWS_MAX, reading, DayWindow::parse);
+        let plan = UploadPlanConfig::read(&mut section, reading);
         let target = match name.as_deref()? {
             "directory" => required(&mut section, "path", reading, Section::path)
                 .map(|path| Target::Directory { path }),
@@ -102,7 +97,7 @@ impl UploadConfig {
             _ => read_tencent_vod(&mut section, reading).map(Target::TencentVod),
         };
         section.finish(reading);
-        Some(UploadConfig { target: target?, bandwidth, windows })
+        Some(UploadConfig { target: target?, plan })
     }
 }
 

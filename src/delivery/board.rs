@@ -10,8 +10,10 @@ use crate::delivery::settings::{DeliverySettings, Rest};
 use crate::delivery::target::Meter;
 use crate::domain::backoff::Backoff;
 use crate::domain::ids::FileId;
+use crate::domain::rate::seconds_left;
 use crate::domain::time::BootTime;
 use crate::domain::upload_order::WaitingFile;
+use crate::domain::upload_plan::Outlook;
 
 /// What a waiting file is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +24,41 @@ pub enum Standing {
         why: String,
     },
     /// It is on its way.
-    Uploading {
-        /// Bytes of it that are out.
-        bytes: u64,
-    },
+    Uploading(Going),
+}
+
+/// How a file on its way goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Going {
+    /// Bytes of it that are out.
+    pub bytes: u64,
+    /// Bytes of it in all; 0 until that is known.
+    pub total_bytes: u64,
+    /// Bytes a second of late, if there is something to go by.
+    pub bytes_per_s: Option<u64>,
+    /// Seconds that the rest takes at this rate.
+    pub left_s: Option<u64>,
+}
+
+impl Going {
+    fn of(meter: &Meter) -> Self {
+        let (bytes, total_bytes) = (meter.position(), meter.total());
+        let bytes_per_s = meter.bytes_per_s();
+        let left = total_bytes.checked_sub(bytes).filter(|_| total_bytes > 0);
+        let left_s = left.zip(bytes_per_s).and_then(|(left, rate)| seconds_left(left, rate));
+        Going { bytes, total_bytes, bytes_per_s, left_s }
+    }
+}
+
+/// A waiting file that somebody asks about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Which file.
+    pub file: FileId,
+    /// The template that it is of.
+    pub template: &'a str,
+    /// A person wants it at once.
+    pub now: bool,
 }
 
 /// A shared view of the queue at work. Cheap to ask at any time; no call waits for I/O.
@@ -61,6 +94,7 @@ struct State {
     target_backoff: Backoff,
     target_rests: Option<Pause>,
     stopped: Option<String>,
+    outlook: Outlook,
 }
 
 struct Resting {
@@ -86,6 +120,7 @@ impl Board {
                 target_backoff: Backoff::new(target.first, target.longest),
                 target_rests: None,
                 stopped: None,
+                outlook: Outlook::open(),
             }),
             file_rest: settings.file_rest,
             totals: Totals::default(),
@@ -124,17 +159,20 @@ impl Board {
 
     /// What a waiting file is doing.
     #[must_use]
-    pub fn standing(&self, file: FileId, now: BootTime) -> Standing {
+    pub fn standing(&self, asked: &Asked<'_>, now: BootTime) -> Standing {
         let state = self.lock();
+        let file = asked.file;
         if let Some(meter) = state.moving.get(&file) {
-            return Standing::Uploading { bytes: meter.position() };
+            return Standing::Uploading(Going::of(meter));
         }
         let pauses =
             [state.resting.get(&file).map(|resting| &resting.pause), state.target_rests.as_ref()];
         let longest =
             pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|p| p.until);
+        let held_up = !state.outlook.admits(asked.template, asked.now);
         let why = match (&state.stopped, longest) {
             (Some(why), _) => why.clone(),
+            _ if held_up => state.outlook.why.clone(),
             (None, Some(pause)) => {
                 let left = pause.until.since(now).as_millis().div_ceil(1000);
                 format!("{}, next try in {left} s", pause.why)
@@ -142,6 +180,27 @@ impl Board {
             (None, None) => "waiting for its turn".to_owned(),
         };
         Standing::Queued { why }
+    }
+
+    /// Files on their way, and their bytes a second of late.
+    #[must_use]
+    pub fn moving(&self) -> (u64, u64) {
+        let state = self.lock();
+        let rate = state.moving.values().filter_map(|meter| meter.bytes_per_s()).sum();
+        (state.moving.len() as u64, rate)
+    }
+
+    /// What may set out from now on.
+    pub(super) fn hold(&self, outlook: &Outlook) {
+        let mut state = self.lock();
+        if state.outlook != *outlook {
+            state.outlook = outlook.clone();
+        }
+    }
+
+    /// A file stopped on the way without fault; it waits again.
+    pub(super) fn put_back(&self, file: FileId) {
+        self.lock().moving.remove(&file);
     }
 
     /// A file sets out.
@@ -187,11 +246,18 @@ impl Board {
     }
 
     /// The target failed a file, which is ready again as soon as the target is; gives how many
-    /// attempts in a row have failed.
-    pub(super) fn rest_target(&self, file: FileId, why: &str, now: BootTime, random: u64) -> u32 {
+    /// attempts in a row have failed. It rests at least as long as it asked for itself.
+    pub(super) fn rest_target(
+        &self,
+        file: FileId,
+        why: &str,
+        now: BootTime,
+        (random, asked): (u64, Option<Duration>),
+    ) -> u32 {
         let mut state = self.lock();
         state.moving.remove(&file);
-        let new = pause(state.target_backoff.next_delay(random), why, now);
+        let delay = state.target_backoff.next_delay(random).max(asked.unwrap_or_default());
+        let new = pause(delay, why, now);
         state.target_rests = Some(new);
         state.target_backoff.failures()
     }
@@ -241,13 +307,15 @@ fn pause(delay: Duration, why: &str, now: BootTime) -> Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::upload_plan::Admitted;
 
     const FILE: FileId = FileId(7);
 
     fn why(board: &Board, now: u64) -> String {
-        match board.standing(FILE, BootTime(now)) {
+        let asked = Asked { file: FILE, template: "all", now: false };
+        match board.standing(&asked, BootTime(now)) {
             Standing::Queued { why } => why,
-            Standing::Uploading { bytes } => format!("{bytes} bytes"),
+            Standing::Uploading(going) => format!("{} bytes", going.bytes),
         }
     }
 
@@ -258,12 +326,21 @@ mod tests {
         board.begin(FILE).add(12);
         assert_eq!(why(&board, 0), "12 bytes");
         for _ in 0..5 {
-            board.rest_target(FILE, "target unreachable", BootTime(0), u64::MAX);
+            board.rest_target(FILE, "no link", BootTime(0), (u64::MAX, None));
         }
-        assert_eq!(why(&board, 4_500), "target unreachable, next try in 12 s");
+        assert_eq!(why(&board, 4_500), "no link, next try in 12 s");
+        board.target_works();
+        board.rest_target(FILE, "busy", BootTime(0), (u64::MAX, Some(Duration::from_secs(90))));
+        assert_eq!(why(&board, 0), "busy, next try in 90 s");
         board.target_works();
         assert_eq!(why(&board, 0), "waiting for its turn");
         board.rest_file(FILE, "no room", BootTime(0), u64::MAX);
+        assert_eq!(why(&board, 0), "no room, next try in 5 s");
+        let admitted = Admitted::Templates(vec!["alarm".to_owned()]);
+        let closed = Outlook { admitted, why: "metered link wwan0".into(), changes_at: None };
+        board.hold(&closed);
+        assert_eq!(why(&board, 0), "metered link wwan0");
+        board.hold(&Outlook { admitted: Admitted::Templates(vec!["all".to_owned()]), ..closed });
         assert_eq!(why(&board, 0), "no room, next try in 5 s");
         board.stop(FILE, "bad endpoint");
         assert_eq!(why(&board, 0), "bad endpoint");
@@ -273,12 +350,12 @@ mod tests {
     fn progress_makes_rests_short_again() {
         let board = Board::new(&DeliverySettings::default());
         for _ in 0..10 {
-            board.rest_target(FILE, "x", BootTime(0), u64::MAX);
+            board.rest_target(FILE, "x", BootTime(0), (u64::MAX, None));
             board.rest_file(FILE, "x", BootTime(0), u64::MAX);
         }
         assert_eq!(why(&board, 0), "x, next try in 600 s");
         board.progressed(FILE);
-        board.rest_target(FILE, "x", BootTime(0), u64::MAX);
+        board.rest_target(FILE, "x", BootTime(0), (u64::MAX, None));
         board.rest_file(FILE, "x", BootTime(0), u64::MAX);
         assert_eq!(why(&board, 0), "x, next try in 5 s");
     }

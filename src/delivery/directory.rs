@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -18,6 +19,7 @@ use crate::delivery::error::DeliveryError;
 use crate::delivery::progress::Progress;
 use crate::delivery::shelf::Receipt;
 use crate::delivery::target::{DeliveryFuture, Job, Meter, Target};
+use crate::delivery::valve::Valve;
 use crate::media::render::Rendering;
 use crate::platform::flash::{Flash, Open};
 
@@ -44,10 +46,14 @@ impl DirectoryTarget {
         if !self.holds_first(job, progress.objects_done).await? {
             progress = Progress::begin(&progress.place);
         }
+        if job.plan.maybe_there && progress.is_fresh() {
+            self.find_objects(job, &mut progress).await?;
+        }
         // Dropping this future tells the thread that writes to stop.
         let given_up = CancellationToken::new();
         let _guard = given_up.clone().drop_guard();
         for (index, object) in objects.iter().enumerate().skip(progress.objects_done) {
+            job.meter.check()?;
             job.meter.set(job.bytes_of_first(index));
             let copy = Copy {
                 flash: Arc::clone(&self.flash),
@@ -57,6 +63,7 @@ impl DirectoryTarget {
                 index,
                 len: object.len,
                 meter: Arc::clone(&job.meter),
+                valve: Arc::clone(&job.valve),
                 given_up: given_up.clone(),
             };
             let file_sum = progress.file_sum();
@@ -76,6 +83,26 @@ impl DirectoryTarget {
             sha256: progress.file_sum().hex(),
             target_file_id: None,
         })
+    }
+
+    /// Looks for objects that are there already, the first ones first, and counts them as done if
+    /// they are, byte for byte, what would be written.
+    async fn find_objects(&self, job: &Job, progress: &mut Progress) -> Result<(), DeliveryError> {
+        while let Some(object) = job.rendering.objects().get(progress.objects_done) {
+            let path = self.root.join(job.plan.object_path.object(&object.name)?);
+            let (flash, len) = (Arc::clone(&self.flash), object.len);
+            let stored = on_thread(move || Ok(stored_sum(&*flash, &path, len))).await?;
+            let Some(stored) = stored else { break };
+            let index = progress.objects_done;
+            let (sums, _) = job.checksums(index, progress.file_sum(), u64::MAX).await?;
+            if stored != sums.object.hex() {
+                break;
+            }
+            tracing::info!(object = object.name, "was there already");
+            progress.objects_done += 1;
+            progress.file_sha256 = sums.file.save();
+        }
+        Ok(())
     }
 
     /// Whether the first `count` objects are still there: the disk may be another one by now.
@@ -105,6 +132,26 @@ impl Target for DirectoryTarget {
     }
 }
 
+/// SHA-256 of the file at `path` as it is on the medium; `None` if it is not of this length or
+/// cannot be read.
+fn stored_sum(flash: &dyn Flash, path: &Path, len: u64) -> Option<String> {
+    let file = flash.open(path, Open::Read).ok()?;
+    if file.len().ok()? != len {
+        return None;
+    }
+    file.forget_cached();
+    let mut sum = RunningSha256::default();
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    while offset < len {
+        let left = usize::try_from(len - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        file.read_exact_at(&mut buf[..left], offset).ok()?;
+        sum.update(&buf[..left]);
+        offset += left as u64;
+    }
+    Some(sum.hex())
+}
+
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DeliveryError> + Send + 'static,
 ) -> Result<T, DeliveryError> {
@@ -121,6 +168,7 @@ struct Copy {
     index: usize,
     len: u64,
     meter: Arc<Meter>,
+    valve: Arc<Valve>,
     given_up: CancellationToken,
 }
 
@@ -196,6 +244,7 @@ impl Copy {
             self.rendering.read_at(self.index, offset, buf).map_err(DeliveryError::Render)?;
             written.update(buf);
             file_sum.update(buf);
+            self.let_out(buf.len() as u64)?;
             file.write_all_at(&[IoSlice::new(buf)], offset)
                 .map_err(failed("writing", temporary))?;
             self.meter.add(buf.len() as u64);
@@ -215,6 +264,17 @@ impl Copy {
             return Err(DeliveryError::Corrupt(what));
         }
         Ok(file_sum)
+    }
+
+    /// Waits until so many bytes may go.
+    fn let_out(&self, bytes: u64) -> Result<(), DeliveryError> {
+        let waits = async {
+            tokio::select! {
+                () = self.valve.pass(bytes) => Ok(()),
+                () = self.given_up.cancelled() => Err(DeliveryError::Cancelled),
+            }
+        };
+        Handle::current().block_on(waits)
     }
 
     /// Goes through the object piece by piece, until given up.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::delivery::cause::Cause;
 use crate::delivery::path::ObjectPathError;
 use crate::delivery::shelf::ShelfError;
 use crate::media::clip::ClipError;
@@ -43,7 +44,7 @@ pub enum ErrorScope {
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// No connection, or it broke.
-    #[error("target unreachable")]
+    #[error("no link to the target")]
     Unreachable(#[source] BoxedError),
     /// The target is too slow or silent.
     #[error("target too slow: {what} (waited {waited:?})")]
@@ -54,7 +55,7 @@ pub enum DeliveryError {
         waited: Duration,
     },
     /// The target said no.
-    #[error("target answered {status} {code}: {message}")]
+    #[error("{}target answered {status} {code}: {message}", Cause::of(*.status, code).hint())]
     Refused {
         /// HTTP status.
         status: u16,
@@ -62,6 +63,8 @@ pub enum DeliveryError {
         code: String,
         /// What the service says, shortened and without control characters.
         message: String,
+        /// How long it wants to be left alone, if it says so.
+        wait: Option<Duration>,
     },
     /// The target said something that is no answer.
     #[error("target's answer makes no sense: {0}")]
@@ -110,6 +113,9 @@ pub enum DeliveryError {
     /// The file's StorageTime was over before it could be sent.
     #[error("StorageTime was over before it could be sent")]
     Expired,
+    /// Uploads are held up for now: the transfer stopped at a good place and goes on later.
+    #[error("held up")]
+    HeldUp,
     /// The box shuts down or the transfer was given up.
     #[error("transfer given up")]
     Cancelled,
@@ -146,10 +152,19 @@ impl DeliveryError {
             DeliveryError::Unreachable(_)
             | DeliveryError::TooSlow { .. }
             | DeliveryError::Settings(_)
+            | DeliveryError::HeldUp
             | DeliveryError::Cancelled => ErrorScope::Target,
-            DeliveryError::Refused { .. }
-            | DeliveryError::NoSense(_)
-            | DeliveryError::Folder { .. } => ErrorScope::Either,
+            DeliveryError::Refused { status, code, .. } => Cause::of(*status, code).scope(),
+            DeliveryError::NoSense(_) | DeliveryError::Folder { .. } => ErrorScope::Either,
+        }
+    }
+
+    /// How long the target wants to be left alone, if it says so.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            DeliveryError::Refused { wait, .. } => *wait,
+            _ => None,
         }
     }
 
@@ -207,7 +222,7 @@ mod tests {
     fn explanation_follows_the_causes_and_has_no_control_characters() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = DeliveryError::Unreachable(Box::new(refused));
-        assert_eq!(error.explain(), "target unreachable: connection refused");
+        assert_eq!(error.explain(), "no link to the target: connection refused");
         let error = DeliveryError::NoSense("a\x1b[31m\nb".into());
         assert_eq!(error.explain(), "target's answer makes no sense: a [31m b");
     }

@@ -3,10 +3,12 @@
 
 pub mod board;
 pub mod callbacks;
+mod cause;
 pub mod checksum;
 pub mod crc64;
 pub mod directory;
 pub mod error;
+mod gate;
 pub mod http;
 mod multipart;
 mod object_store;
@@ -19,6 +21,7 @@ pub mod settings;
 pub mod shelf;
 mod store_answer;
 pub mod target;
+pub mod valve;
 pub mod vod;
 pub mod worker;
 

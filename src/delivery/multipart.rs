@@ -133,6 +133,7 @@ async fn send_and_complete(
     save(job, progress, &state).await?;
     let done_before = job.bytes_of_first(at.index);
     while (state.etags.len() as u64) < count {
+        job.meter.check()?;
         let sent = state.etags.len() as u64 * state.part_bytes;
         job.meter.set(done_before + sent);
         sums = send_part(store, job, &mut state, sums, at).await?;
@@ -157,9 +158,7 @@ async fn send_part(
     let range = part_range(part, state.part_bytes, at.len);
     let mut second_try = false;
     loop {
-        let meter = Arc::clone(&job.meter);
-        let rendering = Arc::clone(&job.rendering);
-        let (body, read) = read_range(rendering, at.index, range.clone(), before.clone(), meter);
+        let (body, read) = read_range(job, at.index, range.clone(), before.clone());
         let sent = store.put_part(at, &state.upload_id, number, body).await;
         let (etag, mut sums) = read.with_answer(sent).await?;
         let md5 = sums.take_body_md5();
@@ -235,7 +234,7 @@ fn sums_of(state: &MultipartProgress) -> Checksums {
 }
 
 /// Bytes of every part but the last of an object with `len` bytes.
-fn part_bytes(len: u64) -> u64 {
+pub(super) fn part_bytes(len: u64) -> u64 {
     let smallest = len.div_ceil(PARTS_MAX);
     PART_BYTES.max(smallest.next_multiple_of(PART_STEP_BYTES))
 }

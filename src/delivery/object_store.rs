@@ -4,12 +4,11 @@
 //! where its checksums mean nothing to us, by reading it back and comparing its SHA-256.
 
 use std::future::Future;
-use std::sync::Arc;
 
-use crate::delivery::checksum::Checksums;
+use crate::delivery::checksum::{Checksums, multipart_etag};
 use crate::delivery::error::DeliveryError;
 use crate::delivery::http::{RequestBody, read_range};
-use crate::delivery::multipart::store_in_parts;
+use crate::delivery::multipart::{part_bytes, store_in_parts};
 use crate::delivery::progress::Progress;
 use crate::delivery::store_answer::etag_is;
 use crate::delivery::target::Job;
@@ -95,6 +94,42 @@ pub(super) trait ObjectStore: Sync {
     ) -> impl Future<Output = Result<String, DeliveryError>> + Send;
 }
 
+/// Looks for objects that are there already, the first ones first, and counts them as done if
+/// they are what would be sent. To be asked where nothing is known of earlier attempts.
+pub(super) async fn find_objects(
+    store: &impl ObjectStore,
+    job: &Job,
+    progress: &mut Progress,
+    key: impl Fn(&str) -> Result<String, DeliveryError> + Send,
+) -> Result<(), DeliveryError> {
+    while let Some(object) = job.rendering.objects().get(progress.objects_done) {
+        let index = progress.objects_done;
+        let (len, content_type) = (object.len, object.content_type);
+        let at = ObjectAt { index, key: key(&object.name)?, len, content_type };
+        let Some(stored) = store.head(&at).await?.filter(|stored| stored.len == len) else { break };
+        let part_bytes = if len < MULTIPART_BYTES_MIN { len.max(1) } else { part_bytes(len) };
+        let (sums, md5s) = job.checksums(index, progress.file_sum(), part_bytes).await?;
+        let etag = match md5s.as_slice() {
+            [whole] => Some(whole.clone()),
+            parts => multipart_etag(parts.iter().map(String::as_str)),
+        };
+        match prove_stored(store, stored, &at, etag.as_deref(), &sums).await {
+            Ok(()) => {}
+            // Something else: it is stored anew.
+            Err(DeliveryError::Corrupt(_)) => break,
+            Err(error) => return Err(error),
+        }
+        tracing::info!(key = at.key, "was there already");
+        progress.objects_done += 1;
+        progress.file_sha256 = sums.file.save();
+    }
+    let all = job.rendering.objects().len();
+    if progress.objects_done > 0 && progress.objects_done < all {
+        job.save_progress(progress).await?;
+    }
+    Ok(())
+}
+
 /// Stores the objects that are not there yet, one after the other, and proves each; progress is
 /// saved after each but the last. `key` gives where an object lies by its name.
 pub(super) async fn store_objects(
@@ -105,6 +140,7 @@ pub(super) async fn store_objects(
 ) -> Result<(), DeliveryError> {
     let count = job.rendering.objects().len();
     while progress.objects_done < count {
+        job.meter.check()?;
         let index = progress.objects_done;
         let object = &job.rendering.objects()[index];
         let (len, content_type) = (object.len, object.content_type);
@@ -134,8 +170,7 @@ async fn store_whole(
     at: &ObjectAt,
 ) -> Result<Checksums, DeliveryError> {
     let sums = Checksums { file: progress.file_sum(), ..Checksums::default() };
-    let meter = Arc::clone(&job.meter);
-    let (body, read) = read_range(Arc::clone(&job.rendering), at.index, 0..at.len, sums, meter);
+    let (body, read) = read_range(job, at.index, 0..at.len, sums);
     let sent = store.put(at, body).await;
     let (taken, mut sums) = read.with_answer(sent).await?;
     let md5 = sums.take_body_md5();
@@ -155,9 +190,20 @@ pub(super) async fn prove(
     etag: Option<&str>,
     sums: &Checksums,
 ) -> Result<(), DeliveryError> {
-    let Some(stored) = store.head(at).await? else {
-        return Err(DeliveryError::Corrupt("there is no such object".to_owned()));
-    };
+    match store.head(at).await? {
+        Some(stored) => prove_stored(store, stored, at, etag, sums).await,
+        None => Err(DeliveryError::Corrupt("there is no such object".to_owned())),
+    }
+}
+
+/// As [`prove`], of what the store has said of the object.
+async fn prove_stored(
+    store: &impl ObjectStore,
+    stored: Stored,
+    at: &ObjectAt,
+    etag: Option<&str>,
+    sums: &Checksums,
+) -> Result<(), DeliveryError> {
     if stored.len != at.len {
         let what = format!("{} bytes instead of {}", stored.len, at.len);
         return Err(DeliveryError::Corrupt(what));

@@ -71,6 +71,12 @@ impl Progress {
         if usable { self } else { Progress::begin(place) }
     }
 
+    /// Whether nothing has been done yet.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.objects_done == 0 && self.session.is_none() && self.multipart.is_none()
+    }
+
     /// The checksum over the objects that are done.
     #[must_use]
     pub fn file_sum(&self) -> RunningSha256 {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::delivery::error::ErrorClass;
 use crate::delivery::path::ObjectPath;
 use crate::delivery::progress::Progress;
-use crate::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
+use crate::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError, Wanted};
 use crate::domain::ids::FileId;
 use crate::domain::upload_order::WaitingFile;
+use crate::domain::upload_plan::DayAccount;
 use crate::media::audio_only::as_shown;
 use crate::media::render::{self, Rendering};
 use crate::ring::RingError;
@@ -33,21 +34,25 @@ impl RingShelf {
 }
 
 impl Shelf for RingShelf {
-    fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
+    fn waiting(&self, wanted: &Wanted, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
         let most = u32::try_from(limit).unwrap_or(u32::MAX);
-        let records = self
-            .ring
+        let Wanted { order, admitted } = wanted.clone();
+        self.ring
             .catalog
-            .call_blocking(move |state| state.queued(most))
-            .map_err(shelf_error)?;
-        let waiting = records.iter().map(|record| WaitingFile {
-            file: record.id,
-            urgent: record.urgent,
-            priority: record.priority,
-            queue_number: record.queue_number,
-            not_before: None,
-        });
-        Ok(waiting.collect())
+            .call_blocking(move |state| state.waiting_files(&order, &admitted, most))
+            .map_err(shelf_error)
+    }
+
+    fn day_account(&self) -> Result<DayAccount, ShelfError> {
+        self.ring.catalog.call_blocking(|state| state.day_account()).map_err(shelf_error)
+    }
+
+    fn keep_day_account(&self, account: &DayAccount) -> Result<(), ShelfError> {
+        let account = *account;
+        self.ring
+            .catalog
+            .call_blocking(move |state| state.keep_day_account(&account))
+            .map_err(shelf_error)
     }
 
     fn plan(&self, file: FileId) -> Result<DeliveryPlan, ShelfError> {
@@ -66,12 +71,14 @@ impl Shelf for RingShelf {
             }
         };
         let object_path = path(&name);
-        let terms = self
+        let (terms, maybe_there) = self
             .ring
             .catalog
-            .call_blocking(move |state| state.media_terms(file, name))
+            .call_blocking(move |state| {
+                Ok((state.media_terms(file, name)?, state.maybe_there(file)?))
+            })
             .map_err(shelf_error)?;
-        Ok(DeliveryPlan { file_id: file, object_path, format: record.format, terms })
+        Ok(DeliveryPlan { file_id: file, object_path, format: record.format, terms, maybe_there })
     }
 
     fn open(&self, file: FileId) -> Result<Box<dyn Rendering>, ShelfError> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::secret::Secret;
+use crate::domain::upload_plan::UploadPlan;
 
 /// Where files go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +57,16 @@ pub struct VodSettings {
 /// How delivery works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliverySettings {
-    /// Files on their way at the same time, at least 1.
+    /// Files on their way at the same time, at least 1, each with one part or object; one more
+    /// sets out if it is more pressing than all of them.
     pub parallel: usize,
+    /// When and in which order.
+    pub plan: UploadPlan,
+    /// Uploads together take at most so many bytes a second.
+    pub cap_bytes_per_s: Option<u64>,
+    /// What is on its way when it is held up has so much time to come to the end of a part or
+    /// object; then it is cut off.
+    pub stop_grace: Duration,
     /// How long a target rests that failed.
     pub target_rest: Rest,
     /// How long a file rests that failed.
@@ -77,6 +86,9 @@ impl Default for DeliverySettings {
     fn default() -> Self {
         DeliverySettings {
             parallel: 2,
+            plan: UploadPlan::default(),
+            cap_bytes_per_s: None,
+            stop_grace: Duration::from_secs(60),
             target_rest: Rest { first: Duration::from_secs(1), longest: Duration::from_secs(60) },
             file_rest: Rest { first: Duration::from_secs(5), longest: Duration::from_secs(600) },
         }

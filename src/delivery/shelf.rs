@@ -9,7 +9,8 @@ use crate::delivery::progress::Progress;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::FileId;
 use crate::domain::media_terms::MediaTerms;
-use crate::domain::upload_order::WaitingFile;
+use crate::domain::upload_order::{UploadOrder, WaitingFile};
+use crate::domain::upload_plan::{Admitted, DayAccount};
 use crate::media::render::{RenderError, Rendering};
 
 /// What is to be delivered, and where to.
@@ -23,6 +24,18 @@ pub struct DeliveryPlan {
     pub format: FileFormat,
     /// What is asked of it at a VOD platform.
     pub terms: MediaTerms,
+    /// The box has lost what it knew of deliveries since the file was made: the target may have
+    /// it already, and is asked before anything is sent.
+    pub maybe_there: bool,
+}
+
+/// Which files are asked for, and in which order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The order.
+    pub order: UploadOrder,
+    /// Which may set out; those that a person wants at once always may.
+    pub admitted: Admitted,
 }
 
 /// Proof of a delivery: the target holds these bytes.
@@ -69,12 +82,24 @@ pub enum ShelfError {
 
 /// Files that wait, their renderings, and what became of them.
 pub trait Shelf: Send + Sync {
-    /// Files that wait, at most `limit`: urgent ones, then by priority, then by queue number.
-    /// `not_before` is left to delivery and may be `None`.
+    /// Files that wait and may set out, the first `limit` in the order of the queue. `not_before`
+    /// is left to delivery and may be `None`.
     ///
     /// # Errors
     /// The catalog fails.
-    fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError>;
+    fn waiting(&self, wanted: &Wanted, limit: usize) -> Result<Vec<WaitingFile>, ShelfError>;
+
+    /// What has gone out this day, as last kept.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn day_account(&self) -> Result<DayAccount, ShelfError>;
+
+    /// Keeps what has gone out this day; need not be durable.
+    ///
+    /// # Errors
+    /// The catalog fails.
+    fn keep_day_account(&self, account: &DayAccount) -> Result<(), ShelfError>;
 
     /// The plan of a waiting file. Its name is frozen (durably) from the first call on.
     ///

@@ -1,6 +1,8 @@
 //! What object stores answer (S3, COS), read tolerantly: stores differ in name spaces, in the order of
 //! elements and in what they leave out. Texts are at most 64 KiB.
 
+use std::time::Duration;
+
 use hyper::header::{ETAG, HeaderMap};
 
 use crate::delivery::error::{DeliveryError, clean};
@@ -49,13 +51,14 @@ fn unescape(text: &str) -> String {
         .replace("&amp;", "&")
 }
 
-/// The error that an answer tells of.
-pub(super) fn refusal(status: u16, text: &str) -> DeliveryError {
+/// The error that an answer tells of; `wait` is how long it asks to wait.
+pub(super) fn refusal(status: u16, wait: Option<Duration>, text: &str) -> DeliveryError {
     let words = |tag| element(text, tag).map(|words| clean(&words, WORDS_CHARS_MAX));
     DeliveryError::Refused {
         status,
         code: words("Code").unwrap_or_else(|| default_code(status).to_owned()),
         message: words("Message").unwrap_or_else(|| "no reason given".to_owned()),
+        wait,
     }
 }
 
@@ -83,7 +86,7 @@ pub(super) fn completed_upload(text: &str) -> Result<(), DeliveryError> {
     if has_element(text, "Error") {
         // The status belongs to the error that the text tells of.
         let status = if text.contains("NoSuchUpload") { 404 } else { 200 };
-        return Err(refusal(status, text));
+        return Err(refusal(status, None, text));
     }
     if has_element(text, "CompleteMultipartUploadResult") {
         return Ok(());
@@ -134,11 +137,11 @@ mod tests {
     #[test]
     fn refusals_have_a_code_even_without_a_text() {
         let text = "<Error><Code>NoSuchUpload</Code><Message>gone\n\x1b[0m</Message></Error>";
-        let error = refusal(404, text);
+        let error = refusal(404, None, text);
         assert!(upload_is_gone(&error));
         assert_eq!(error.explain(), "target answered 404 NoSuchUpload: gone  [0m");
-        assert!(!upload_is_gone(&refusal(404, "")));
-        assert!(refusal(307, "<html>").to_string().contains("307 Redirect"));
+        assert!(!upload_is_gone(&refusal(404, None, "")));
+        assert!(refusal(307, None, "<html>").to_string().contains("307 Redirect"));
     }
 
     proptest! {
@@ -146,7 +149,7 @@ mod tests {
         fn no_text_makes_it_panic(text in "[<>/A ]{0,30}|\\PC{0,60}") {
             let _ = element(&text, "A");
             let _ = has_element(&text, "A");
-            let _ = refusal(500, &text);
+            let _ = refusal(500, None, &text);
         }
     }
 }

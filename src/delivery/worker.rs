@@ -9,19 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::delivery::board::Board;
 use crate::delivery::error::{DeliveryError, ErrorClass, ErrorScope};
+use crate::delivery::gate::Gate;
 use crate::delivery::settings::DeliverySettings;
-use crate::delivery::shelf::{Failure, Receipt, Shelf, ShelfError};
+use crate::delivery::shelf::{Failure, Receipt, Shelf, ShelfError, Wanted};
 use crate::delivery::target::{Job, Meter, Target, blocking};
+use crate::delivery::valve::Valve;
 use crate::domain::ids::FileId;
 use crate::domain::time::BootTime;
-use crate::domain::upload_order::{Next, next};
+use crate::domain::upload_order::{Next, Urgency, next};
+use crate::domain::upload_plan::{Admitted, Outlook};
 use crate::platform::clock::Clock;
+use crate::platform::links::Links;
 use crate::platform::planted;
 use crate::platform::random::random_u64;
 
@@ -29,6 +33,10 @@ use crate::platform::random::random_u64;
 const LOOK_AHEAD: usize = 1024;
 /// The queue is looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// As [`LOOK_AGAIN`], where anything but failures can hold a file up: clocks step and links change.
+const LOOK_AGAIN_LIMITED: Duration = Duration::from_secs(10);
+/// As [`LOOK_AGAIN`], where that could stop what is on its way.
+const LOOK_AGAIN_MOVING: Duration = Duration::from_secs(1);
 
 /// Brings waiting files to a target.
 pub struct Worker {
@@ -36,21 +44,37 @@ pub struct Worker {
     pub shelf: Arc<dyn Shelf>,
     /// Where files go.
     pub target: Arc<dyn Target>,
-    /// For rests.
+    /// For rests, and windows of the day.
     pub clock: Arc<dyn Clock>,
+    /// Which link costs money.
+    pub links: Arc<dyn Links>,
     /// Where everyone sees what goes on.
     pub board: Arc<Board>,
     /// Notified when a file begins to wait.
     pub wake: Arc<Notify>,
-    /// How many at a time.
+    /// How many at a time, when and in which order.
     pub settings: DeliverySettings,
 }
 
 /// Files on their way.
-#[derive(Default)]
 struct Transfers {
     tasks: JoinSet<Result<Receipt, DeliveryError>>,
-    files: HashMap<Id, (FileId, Arc<Meter>)>,
+    files: HashMap<Id, Moving>,
+    valve: Arc<Valve>,
+    /// What held when they were last looked at.
+    outlook: Outlook,
+    /// What was told to stop is cut off then.
+    cut_at: Option<BootTime>,
+}
+
+/// A file on its way.
+struct Moving {
+    file: FileId,
+    meter: Arc<Meter>,
+    urgency: Urgency,
+    cut: AbortHandle,
+    /// It was told to stop.
+    stopping: bool,
 }
 
 type Finished = Result<(Id, Result<Receipt, DeliveryError>), JoinError>;
@@ -58,13 +82,19 @@ type Finished = Result<(Id, Result<Receipt, DeliveryError>), JoinError>;
 impl Worker {
     /// Works until shutdown; transfers are then dropped where they stand and go on next time.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut transfers = Transfers::default();
+        let valve = Arc::new(Valve::new(self.settings.cap_bytes_per_s));
+        let (plan, shelf) = (self.settings.plan.clone(), Arc::clone(&self.shelf));
+        let (clock, links) = (Arc::clone(&self.clock), Arc::clone(&self.links));
+        let mut gate = Gate::open(plan, clock, links, Arc::clone(&valve), shelf).await;
+        let (tasks, files, outlook) = (JoinSet::new(), HashMap::new(), Outlook::open());
+        let mut transfers = Transfers { tasks, files, valve, outlook, cut_at: None };
         loop {
             self.board.round();
             if planted::hangs("delivery") {
                 std::future::pending::<()>().await;
             }
-            let pause = self.set_out(&mut transfers).await;
+            self.heed(gate.look().await, &mut transfers);
+            let pause = self.set_out(&mut transfers).await.min(self.patience(&transfers));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(finished) = transfers.tasks.join_next_with_id() => {
@@ -75,17 +105,69 @@ impl Worker {
             }
         }
         transfers.tasks.shutdown().await;
+        gate.look().await;
+        gate.keep().await;
+    }
+
+    /// Stops what may no longer be on its way: first with a word, later for good. What stops
+    /// although it may go on is chosen again at once.
+    fn heed(&self, outlook: Outlook, transfers: &mut Transfers) {
+        let now = self.clock.now().boot;
+        if outlook.admitted != transfers.outlook.admitted {
+            if !outlook.why.is_empty() {
+                tracing::info!(why = outlook.why, "uploads are held up");
+            }
+            if outlook.admitted != Admitted::Everything {
+                for moving in transfers.files.values_mut().filter(|moving| !moving.urgency.now) {
+                    moving.meter.hold_up();
+                    moving.stopping = true;
+                }
+                transfers.cut_at = Some(later(now, self.settings.stop_grace));
+            } else {
+                transfers.cut_at = None;
+            }
+        }
+        self.board.hold(&outlook);
+        transfers.outlook = outlook;
+        if transfers.cut_at.is_some_and(|at| at <= now) {
+            transfers.cut_at = None;
+            let stopping = transfers.files.values().filter(|moving| moving.stopping);
+            stopping.for_each(|moving| moving.cut.abort());
+        }
+    }
+
+    /// How long the outlook is good for.
+    fn patience(&self, transfers: &Transfers) -> Duration {
+        if !self.settings.plan.is_limited() {
+            return LOOK_AGAIN;
+        }
+        let now = self.clock.now();
+        let ms = transfers.outlook.changes_at.map(|at| at.0.saturating_sub(now.wall.unix.0));
+        let change =
+            ms.map_or(LOOK_AGAIN, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(1)));
+        let cut = transfers.cut_at.map_or(LOOK_AGAIN, |at| wait_for(at, now.boot));
+        let again = if transfers.files.is_empty() { LOOK_AGAIN_LIMITED } else { LOOK_AGAIN_MOVING };
+        again.min(change).min(cut).max(Duration::from_millis(1))
     }
 
     /// Sends files out until enough are on their way; gives how long to wait before looking again.
     async fn set_out(&self, transfers: &mut Transfers) -> Duration {
-        while transfers.tasks.len() < self.settings.parallel.max(1) {
+        let places = self.settings.parallel.max(1);
+        while transfers.files.len() <= places {
             let now = self.clock.now().boot;
             if let Some(until) = self.board.target_rests_until(now) {
                 return wait_for(until, now);
             }
-            match self.choose(now).await {
-                Ok(Next::File(file)) => self.start(file, transfers),
+            match self.choose(transfers, now).await {
+                Ok(Next::File(file)) => {
+                    let urgency = self.settings.plan.order.urgency(&file);
+                    // The last place is for what cannot wait for those under way.
+                    let most = transfers.files.values().map(|moving| moving.urgency).max();
+                    if transfers.files.len() == places && most.is_some_and(|most| most >= urgency) {
+                        return LOOK_AGAIN;
+                    }
+                    self.start(file.file, urgency, transfers);
+                }
                 Ok(Next::RestUntil(until)) => return wait_for(until, now),
                 Ok(Next::Idle) => return LOOK_AGAIN,
                 Err(error) => {
@@ -97,34 +179,42 @@ impl Worker {
         LOOK_AGAIN
     }
 
-    async fn choose(&self, now: BootTime) -> Result<Next, DeliveryError> {
+    async fn choose(&self, transfers: &Transfers, now: BootTime) -> Result<Next, DeliveryError> {
         let shelf = Arc::clone(&self.shelf);
-        let mut waiting = blocking(move || shelf.waiting(LOOK_AHEAD)).await?;
-        let complete = waiting.len() < LOOK_AHEAD;
+        let order = self.settings.plan.order;
+        let admitted = transfers.outlook.admitted.clone();
+        let everything = admitted == Admitted::Everything;
+        let wanted = Wanted { order, admitted };
+        let mut waiting = blocking(move || shelf.waiting(&wanted, LOOK_AHEAD)).await?;
+        let complete = everything && waiting.len() < LOOK_AHEAD;
         self.board.annotate(&mut waiting, complete);
-        Ok(next(&waiting, now))
+        Ok(next(&order, &waiting, now))
     }
 
-    fn start(&self, file: FileId, transfers: &mut Transfers) {
+    fn start(&self, file: FileId, urgency: Urgency, transfers: &mut Transfers) {
         let meter = self.board.begin(file);
         let (shelf, target) = (Arc::clone(&self.shelf), Arc::clone(&self.target));
         let span = tracing::info_span!("deliver", %file);
-        let work = transfer(file, Arc::clone(&meter), shelf, target).instrument(span);
-        let id = transfers.tasks.spawn(work).id();
-        transfers.files.insert(id, (file, meter));
+        let ways = (Arc::clone(&meter), Arc::clone(&transfers.valve));
+        let work = transfer(file, ways, shelf, target).instrument(span);
+        let cut = transfers.tasks.spawn(work);
+        let id = cut.id();
+        let moving = Moving { file, meter, urgency, cut, stopping: false };
+        transfers.files.insert(id, moving);
     }
 
     /// Draws the consequences of a transfer that ended.
     async fn settle(&self, finished: Finished, transfers: &mut Transfers) {
         let (id, result) = match finished {
             Ok((id, result)) => (id, result),
+            Err(error) if error.is_cancelled() => (error.id(), Err(DeliveryError::HeldUp)),
             // A panic concerns this file only.
             Err(error) => {
                 let id = error.id();
                 (id, Err(DeliveryError::Shelf(ShelfError::Failed(Box::new(error)))))
             }
         };
-        let Some((file, meter)) = transfers.files.remove(&id) else { return };
+        let Some(Moving { file, meter, .. }) = transfers.files.remove(&id) else { return };
         match result {
             Ok(receipt) => {
                 tracing::info!(%file, url = receipt.url, size = receipt.size, "delivered");
@@ -132,6 +222,7 @@ impl Worker {
                 self.board.count_delivery(receipt.size);
                 self.board.finish(file);
             }
+            Err(DeliveryError::HeldUp) => self.board.put_back(file),
             Err(error) => self.settle_failure(file, &meter, &error).await,
         }
     }
@@ -157,10 +248,10 @@ impl Worker {
             }
             (ErrorClass::Retry, ErrorScope::File) => self.board.rest_file(file, &why, now, random),
             (ErrorClass::Retry, ErrorScope::Target) => {
-                self.board.rest_target(file, &why, now, random)
+                self.board.rest_target(file, &why, now, (random, error.wait()))
             }
             (ErrorClass::Retry, ErrorScope::Either) => {
-                self.board.rest_target(file, &why, now, random);
+                self.board.rest_target(file, &why, now, (random, error.wait()));
                 self.board.rest_file(file, &why, now, random)
             }
         };
@@ -183,11 +274,11 @@ impl Worker {
 /// One file from the shelf to the target and into the books.
 async fn transfer(
     file: FileId,
-    meter: Arc<Meter>,
+    ways: (Arc<Meter>, Arc<Valve>),
     shelf: Arc<dyn Shelf>,
     target: Arc<dyn Target>,
 ) -> Result<Receipt, DeliveryError> {
-    let job = Job::open(file, meter, Arc::clone(&shelf)).await?;
+    let job = Job::open(file, ways, Arc::clone(&shelf)).await?;
     let receipt = target.deliver(&job).await?;
     let kept = receipt.clone();
     blocking(move || shelf.delivered(file, &kept)).await?;
@@ -197,4 +288,9 @@ async fn transfer(
 /// The time from `now` to `until`, within reason.
 fn wait_for(until: BootTime, now: BootTime) -> Duration {
     until.since(now).min(LOOK_AGAIN)
+}
+
+/// A time after another.
+fn later(from: BootTime, after: Duration) -> BootTime {
+    BootTime(from.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -5,6 +5,7 @@
 pub mod board;
 pub mod clock;
 pub mod flash;
+pub mod links;
 pub mod local_socket;
 pub mod net;
 pub mod planted;

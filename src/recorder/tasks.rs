@@ -203,7 +203,12 @@ impl Recorder {
             files: file_plans(&task.template),
             content: Some(task.template.clone()),
             template_id: task.template_id,
-            task: Some(TaskMark { id: task.id, name: task.name.clone(), family: task.family }),
+            task: Some(TaskMark {
+                id: task.id,
+                name: task.name.clone(),
+                family: task.family,
+                highlight: task.highlight,
+            }),
             audio_only: task.audio_only,
         };
         RecordingStart { id: task.recording_of(key), content }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgerec::delivery::board::{Board, Standing};
+use edgerec::delivery::board::{Asked, Board, Standing};
 use edgerec::delivery::open_target;
 use edgerec::delivery::settings::{
     DeliverySettings, Rest, S3Settings, TargetSettings, VodSettings,
@@ -14,13 +14,17 @@ use edgerec::domain::ids::FileId;
 use edgerec::domain::secret::Secret;
 use edgerec::platform::clock::{Clock, SystemClock};
 use edgerec::platform::flash::SystemFlash;
+use edgerec::platform::links::{Links, SystemLinks};
 use edgerec::platform::net::SystemNet;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::fake_vod::{FakeVod, SECRET_ID, SECRET_KEY};
-use crate::support::memory_shelf::{DEADLINE, MemoryShelf};
+use crate::support::memory_shelf::{DEADLINE, MemoryShelf, TEMPLATE};
+
+/// Between two looks at what a test waits for.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A worker under way.
 pub struct Running {
@@ -30,24 +34,60 @@ pub struct Running {
     task: JoinHandle<()>,
 }
 
+/// What a worker knows of the world.
+pub struct World {
+    pub clock: Arc<dyn Clock>,
+    pub links: Arc<dyn Links>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        World { clock: Arc::new(SystemClock::new()), links: Arc::new(SystemLinks) }
+    }
+}
+
 impl Running {
-    /// Starts a worker.
-    pub fn start(shelf: &Arc<MemoryShelf>, target: Arc<dyn Target>) -> Self {
+    /// Settings with rests that a test can wait for.
+    pub fn settings() -> DeliverySettings {
         let short = |ms, longest_ms| Rest {
             first: Duration::from_millis(ms),
             longest: Duration::from_millis(longest_ms),
         };
-        let settings = DeliverySettings {
-            parallel: 2,
+        DeliverySettings {
             target_rest: short(20, 200),
             file_rest: short(20, 200),
-        };
+            ..DeliverySettings::default()
+        }
+    }
+
+    /// Starts a worker.
+    pub fn start(shelf: &Arc<MemoryShelf>, target: Arc<dyn Target>) -> Self {
+        Running::start_with(shelf, target, Running::settings())
+    }
+
+    /// Starts a worker with other settings.
+    pub fn start_with(
+        shelf: &Arc<MemoryShelf>,
+        target: Arc<dyn Target>,
+        settings: DeliverySettings,
+    ) -> Self {
+        Running::start_in(&World::default(), shelf, target, settings)
+    }
+
+    /// Starts a worker in a world of the test's own.
+    pub fn start_in(
+        world: &World,
+        shelf: &Arc<MemoryShelf>,
+        target: Arc<dyn Target>,
+        settings: DeliverySettings,
+    ) -> Self {
         let board = Arc::new(Board::new(&settings));
         let wake = Arc::new(Notify::new());
         let worker = Worker {
             shelf: shelf.clone(),
             target,
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::clone(&world.clock),
+            links: Arc::clone(&world.links),
             board: Arc::clone(&board),
             wake: Arc::clone(&wake),
             settings,
@@ -55,6 +95,22 @@ impl Running {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(worker.run(shutdown.clone()));
         Running { board, wake, shutdown, task }
+    }
+
+    /// Waits until something holds, looking again and again.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let look = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+                let _ = tokio::time::timeout(LOOK, std::future::pending::<()>()).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, look).await.unwrap_or_else(|_| panic!("in time: {what}"));
+    }
+
+    /// Waits until a file waits for this reason.
+    pub async fn until_why(&self, file: FileId, why: &str) {
+        self.until(why, || self.why(file) == why).await;
     }
 
     /// Starts a worker that delivers to a bucket.
@@ -82,9 +138,10 @@ impl Running {
 
     /// Why a file is not delivered yet.
     pub fn why(&self, file: FileId) -> String {
-        match self.board.standing(file, SystemClock::new().now().boot) {
+        let asked = Asked { file, template: TEMPLATE, now: false };
+        match self.board.standing(&asked, SystemClock::new().now().boot) {
             Standing::Queued { why } => why,
-            Standing::Uploading { bytes } => format!("uploading, {bytes} bytes"),
+            Standing::Uploading(going) => format!("uploading, {} bytes", going.bytes),
         }
     }
 }

@@ -50,7 +50,8 @@ impl Target for Gate {
             assert!(!self.panics.lock().expect("free").remove(&file), "a planted panic");
             if self.bad.lock().expect("free").contains(&file) {
                 let (status, code) = (400, "EntityTooLarge".to_owned());
-                return Err(DeliveryError::Refused { status, code, message: String::new() });
+                let message = String::new();
+                return Err(DeliveryError::Refused { status, code, message, wait: None });
             }
             if self.resets.lock().expect("free").contains(&file) {
                 job.meter.add(100);

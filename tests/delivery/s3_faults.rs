@@ -45,7 +45,7 @@ async fn a_store_that_comes_up_later_gets_the_files() {
     let running = Running::start_s3(&shelf, &settings(port));
     let fate = shelf.until("three tries", file, |fate| fate.failures.len() >= 3).await;
     for failure in &fate.failures {
-        assert_eq!(failure.why, "target unreachable: connection refused");
+        assert_eq!(failure.why, "no link to the target: connection refused");
     }
     let server = S3Server::start_on(port).await;
     // A file that is queued meanwhile waits for the same target.

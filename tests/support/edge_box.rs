@@ -28,6 +28,7 @@ pub struct BoxPlan {
     api_settings: String,
     push_key: String,
     id: String,
+    timezone: String,
     sections: String,
     of_a_fleet: bool,
     rules: Value,
@@ -49,6 +50,7 @@ impl Default for BoxPlan {
             api_settings: String::new(),
             push_key: String::new(),
             id: "box-01".to_owned(),
+            timezone: "Asia/Shanghai".to_owned(),
             sections: String::new(),
             of_a_fleet: false,
             rules: record_all(&["Flv"]),
@@ -100,6 +102,12 @@ impl BoxPlan {
     /// Asks encoders for a `txSecret` made with this key.
     pub fn push_key(mut self, key: &str) -> BoxPlan {
         self.push_key = key.to_owned();
+        self
+    }
+
+    /// Puts the box into a time zone.
+    pub fn timezone(mut self, name: &str) -> BoxPlan {
+        self.timezone = name.to_owned();
         self
     }
 
@@ -387,9 +395,11 @@ impl EdgeBox {
         let rules = toml_text(&self.dir.path().join("rules.json"));
         let rules = if self.plan.of_a_fleet { String::new() } else { format!("file = {rules}\n") };
         let mut toml = format!(
-            "[box]\nid = \"{}\"\n{}\n[rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
+            "[box]\nid = \"{}\"\ntimezone = \"{}\"\n{}\n\
+             [rtmp]\nlisten = \"{}\"\npush_key = \"{}\"\n\n\
              [api]\nlisten = \"{}\"\n{}\n[rules]\n{rules}\n[ring]\npath = {}\n",
             self.plan.id,
+            self.plan.timezone,
             self.plan.box_settings,
             self.rtmp,
             self.plan.push_key,

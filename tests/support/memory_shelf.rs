@@ -1,21 +1,26 @@
 //! A shelf in memory and a rendering of made-up bytes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edgerec::delivery::path::ObjectPath;
 use edgerec::delivery::progress::Progress;
-use edgerec::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError};
+use edgerec::delivery::shelf::{DeliveryPlan, Failure, Receipt, Shelf, ShelfError, Wanted};
 use edgerec::domain::files::FileFormat;
 use edgerec::domain::ids::FileId;
 use edgerec::domain::media_terms::MediaTerms;
 use edgerec::domain::stream_key::StreamKey;
-use edgerec::domain::upload_order::WaitingFile;
+use edgerec::domain::time::BootTime;
+use edgerec::domain::upload_order::{UploadKind, WaitingFile};
+use edgerec::domain::upload_plan::{Admitted, DayAccount};
 use edgerec::media::clip::ClipError;
 use edgerec::media::render::{Object, RenderError, Rendering};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+
+/// The template that every file is of.
+pub const TEMPLATE: &str = "all";
 
 /// Everything that a test waits for happens within this time.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -110,11 +115,14 @@ pub struct Fate {
 /// A shelf whose content lasts as long as the value: a new worker on it is a restart.
 pub struct MemoryShelf {
     files: watch::Sender<BTreeMap<FileId, (DeliveryPlan, MadeUp, Fate)>>,
+    asked: Mutex<BTreeMap<FileId, (UploadKind, bool)>>,
+    account: Mutex<Option<DayAccount>>,
 }
 
 impl MemoryShelf {
     pub fn new() -> Arc<Self> {
-        Arc::new(MemoryShelf { files: watch::Sender::default() })
+        let (asked, account) = Default::default();
+        Arc::new(MemoryShelf { files: watch::Sender::default(), asked, account })
     }
 
     /// Puts a file on the shelf; its place in the queue is its number.
@@ -129,11 +137,16 @@ impl MemoryShelf {
         let format = if file.objects.len() > 1 { FileFormat::Hls } else { FileFormat::Mp4 };
         let key = StreamKey::new("cams", "live", "gate 日").expect("valid");
         let object_path = ObjectPath::new(&key, "clip", file_id, format);
-        let plan = DeliveryPlan { file_id, object_path, format, terms };
+        let plan = DeliveryPlan { file_id, object_path, format, terms, maybe_there: false };
         self.files.send_modify(|files| {
             files.insert(file_id, (plan, file, Fate::default()));
         });
         file_id
+    }
+
+    /// What asked for a file, and whether a person wants it at once.
+    pub fn ask(&self, file: FileId, kind: UploadKind, now: bool) {
+        self.asked.lock().expect("free").insert(file, (kind, now));
     }
 
     /// The path of one object of a file.
@@ -143,6 +156,21 @@ impl MemoryShelf {
 
     pub fn fate(&self, file: FileId) -> Fate {
         self.files.borrow()[&file].2.clone()
+    }
+
+    /// All that is known of deliveries is lost: the files wait, and the target may have them.
+    pub fn lose_state(&self) {
+        self.files.send_modify(|files| {
+            for (plan, _, fate) in files.values_mut() {
+                plan.maybe_there = true;
+                *fate = Fate::default();
+            }
+        });
+    }
+
+    /// The target may have a file, for all that is known.
+    pub fn expect_there(&self, file: FileId) {
+        self.files.send_modify(|files| files.get_mut(&file).expect("there").0.maybe_there = true);
     }
 
     /// Replaces a file's bytes, as a changed clip would.
@@ -179,25 +207,34 @@ impl MemoryShelf {
 }
 
 impl Shelf for MemoryShelf {
-    fn waiting(&self, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
+    fn waiting(&self, wanted: &Wanted, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
         use edgerec::delivery::error::ErrorClass::{Drop, Lose, Quarantine};
         let files = self.files.borrow();
         let waits = |fate: &Fate| {
             let ended = |failure: &Failure| matches!(failure.class, Drop | Lose | Quarantine);
             fate.receipt.is_none() && !fate.failures.iter().any(ended)
         };
-        Ok(files
-            .iter()
-            .filter(|(_, (_, _, fate))| waits(fate))
-            .take(limit)
-            .map(|(id, _)| WaitingFile {
-                urgent: false,
-                file: *id,
-                priority: 0,
-                queue_number: id.0,
-                not_before: None,
-            })
-            .collect())
+        let admits = |file: &WaitingFile| match &wanted.admitted {
+            Admitted::Everything => true,
+            Admitted::Templates(names) => file.now || names.iter().any(|name| name == TEMPLATE),
+            Admitted::Nothing => file.now,
+        };
+        let asked = self.asked.lock().expect("free");
+        let waiting = files.iter().filter(|(_, (_, _, fate))| waits(fate)).map(|(id, _)| {
+            let (kind, now) = asked.get(id).copied().unwrap_or((UploadKind::Template, false));
+            WaitingFile { file: *id, now, kind, queue_number: id.0, not_before: None }
+        });
+        Ok(waiting.filter(admits).take(limit).collect())
+    }
+
+    fn day_account(&self) -> Result<DayAccount, ShelfError> {
+        let kept = *self.account.lock().expect("free");
+        Ok(kept.unwrap_or(DayAccount { day: None, bytes: 0, since: BootTime(0) }))
+    }
+
+    fn keep_day_account(&self, account: &DayAccount) -> Result<(), ShelfError> {
+        *self.account.lock().expect("free") = Some(*account);
+        Ok(())
     }
 
     fn plan(&self, file: FileId) -> Result<DeliveryPlan, ShelfError> {

@@ -24,7 +24,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Family;
 use crate::domain::template::FormatParams;
 use crate::ring::RingError;
-use crate::ring::catalog::files::Urgent;
+use crate::ring::catalog::queue::Urgent;
 
 /// Longest format and file id, in bytes.
 const WORD_BYTES_MAX: usize = 64;

@@ -236,6 +236,7 @@ mod tests {
     use crate::domain::files::FileFormat;
     use crate::domain::ids::{FileId, RecordingId};
     use crate::domain::stream_key::StreamKey;
+    use crate::domain::upload_order::UploadKind;
     use crate::ring::catalog::open::FileState;
 
     fn delivered(url: Option<&str>, name: &str) -> FileRecord {
@@ -261,8 +262,8 @@ mod tests {
             url: url.map(ToOwned::to_owned),
             tracks: Vec::new(),
             dropped_tracks: Vec::new(),
-            urgent: false,
-            priority: 0,
+            template: String::new(),
+            kind: UploadKind::Template,
             queue_number: 0,
             attempts: 0,
         }

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
 use crate::delivery::checksum::Checksums;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::shelf::ShelfError;
-use crate::delivery::target::Meter;
-use crate::media::render::Rendering;
+use crate::delivery::target::{Job, Meter};
+use crate::delivery::valve::Valve;
 
 /// Bytes that are rendered at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -37,7 +38,35 @@ pub struct RequestBody {
 
 enum Source {
     Whole(Bytes),
-    Rendered { chunks: mpsc::Receiver<Result<Bytes, io::Error>>, meter: Arc<Meter> },
+    Rendered(Rendered),
+}
+
+/// Pieces as they are rendered, let out by the valve.
+struct Rendered {
+    chunks: mpsc::Receiver<Result<Bytes, io::Error>>,
+    meter: Arc<Meter>,
+    valve: Arc<Valve>,
+    /// What is rendered and not yet let out.
+    held: Bytes,
+    /// Runs while the valve lets nothing out.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl Rendered {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.held.is_empty() {
+            match std::task::ready!(self.chunks.poll_recv(context)) {
+                Some(Ok(bytes)) => self.held = bytes,
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+        let wanted = self.held.len();
+        let taken = std::task::ready!(self.valve.poll_take(wanted as u64, &mut self.rest, context));
+        let taken = usize::try_from(taken).unwrap_or(wanted).min(wanted);
+        self.meter.add(taken as u64);
+        Poll::Ready(Ok(self.held.split_to(taken)))
+    }
 }
 
 impl RequestBody {
@@ -75,16 +104,9 @@ impl Body for RequestBody {
         }
         let bytes = match &mut self.source {
             Source::Whole(bytes) => std::mem::take(bytes),
-            Source::Rendered { chunks, meter } => match chunks.poll_recv(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(bytes))) => {
-                    meter.add(bytes.len() as u64);
-                    bytes
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => {
-                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
-                }
+            Source::Rendered(rendered) => match std::task::ready!(rendered.poll_piece(context)) {
+                Ok(bytes) => bytes,
+                Err(error) => return Poll::Ready(Some(Err(error))),
             },
         };
         self.left = self.left.saturating_sub(bytes.len() as u64);
@@ -134,16 +156,16 @@ impl RangeRead {
     }
 }
 
-/// A body with the bytes of `range` of an object, rendered as the connection takes them.
-/// `sums` are taken along. Holds at most a few pieces of 64 KiB.
+/// A body with the bytes of `range` of an object of the job, rendered as the connection takes
+/// them and the valve lets them out. `sums` are taken along. Holds at most a few pieces of 64 KiB.
 #[must_use]
 pub fn read_range(
-    rendering: Arc<dyn Rendering>,
+    job: &Job,
     object: usize,
     range: Range<u64>,
     mut sums: Checksums,
-    meter: Arc<Meter>,
 ) -> (RequestBody, RangeRead) {
+    let rendering = Arc::clone(&job.rendering);
     let left = range.end.saturating_sub(range.start);
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
     let failure = Arc::new(Mutex::new(None));
@@ -166,6 +188,8 @@ pub fn read_range(
         }
         Some(sums)
     });
-    let source = Source::Rendered { chunks, meter };
+    let (meter, valve) = (Arc::clone(&job.meter), Arc::clone(&job.valve));
+    let source =
+        Source::Rendered(Rendered { chunks, meter, valve, held: Bytes::new(), rest: None });
     (RequestBody { source, left, taken: Arc::default() }, RangeRead { sums, failure })
 }

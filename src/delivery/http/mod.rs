@@ -7,6 +7,7 @@
 
 mod body;
 mod connector;
+mod retry_after;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 pub use self::body::{RangeRead, RequestBody, read_range};
 use self::connector::{NetConnector, tls_config};
+pub(in crate::delivery) use self::retry_after::retry_after;
 use crate::delivery::error::DeliveryError;
 use crate::platform::net::Net;
 

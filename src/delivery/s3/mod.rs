@@ -17,7 +17,7 @@ use self::signer::Signer;
 use self::store::Store;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::http::{HttpClient, HttpLimits};
-use crate::delivery::object_store::store_objects;
+use crate::delivery::object_store::{find_objects, store_objects};
 use crate::delivery::settings::S3Settings;
 use crate::delivery::shelf::Receipt;
 use crate::delivery::target::{DeliveryFuture, Job, Target};
@@ -63,6 +63,9 @@ impl S3Target {
 
     async fn deliver_file(&self, job: &Job) -> Result<Receipt, DeliveryError> {
         let mut progress = job.load_progress(&self.name).await?;
+        if job.plan.maybe_there && progress.is_fresh() {
+            find_objects(&self.store, job, &mut progress, |name| self.key(job, name)).await?;
+        }
         store_objects(&self.store, job, &mut progress, |name| self.key(job, name)).await?;
         let last_name = job.rendering.objects().last().map_or("", |object| &object.name);
         Ok(Receipt {

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::delivery::checksum::RunningSha256;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::http::{HttpClient, RequestBody};
+use crate::delivery::http::{HttpClient, RequestBody, retry_after};
 use crate::delivery::object_store::{ObjectAt, ObjectStore, Stored, Taken};
 use crate::delivery::s3::signer::Signer;
 use crate::delivery::store_answer::{begun_upload, completed_upload, etag, refusal};
@@ -155,9 +155,10 @@ impl Store {
         if status == StatusCode::FORBIDDEN || status == StatusCode::BAD_REQUEST {
             self.signer.clock.adopt(answer.headers());
         }
+        let wait = retry_after(answer.headers());
         // The status is the news; a text that cannot be read takes nothing from it.
         let text = self.http.text(answer).await.unwrap_or_default();
-        Err(refusal(status.as_u16(), &text))
+        Err(refusal(status.as_u16(), wait, &text))
     }
 
     /// The ETag of an answer, whose body is read so that the connection can be used again.

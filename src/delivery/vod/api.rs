@@ -2,6 +2,7 @@
 //! envelope; a captive portal's page is none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
@@ -9,7 +10,7 @@ use serde_json::Value;
 use url::{Position, Url};
 
 use crate::delivery::error::{DeliveryError, clean};
-use crate::delivery::http::{HttpClient, RequestBody};
+use crate::delivery::http::{HttpClient, RequestBody, retry_after};
 use crate::delivery::server_clock::ServerClock;
 use crate::wire::cloud::received::Received;
 use crate::wire::cloud::{Credentials, tc3};
@@ -63,13 +64,14 @@ impl VodApi {
             return Err(lost(if status.is_success() {
                 DeliveryError::NoSense(format!("no answer of the API to {action}"))
             } else {
-                refused(status.as_u16(), &Value::Null)
+                refused(status.as_u16(), retry_after(&headers), &Value::Null)
             }));
         };
         match response.get("Error") {
             None if status.is_success() => Ok(response),
             error => {
-                let error = refused(status.as_u16(), error.unwrap_or(&Value::Null));
+                let error =
+                    refused(status.as_u16(), retry_after(&headers), error.unwrap_or(&Value::Null));
                 let adopted = is_code(&error, SIGNED_ELSEWHEN) && self.clock.adopt(&headers);
                 Err((error, adopted))
             }
@@ -124,7 +126,7 @@ pub(super) fn is_code(error: &DeliveryError, wanted: &str) -> bool {
     matches!(error, DeliveryError::Refused { code, .. } if code == wanted)
 }
 
-fn refused(status: u16, error: &Value) -> DeliveryError {
+fn refused(status: u16, wait: Option<Duration>, error: &Value) -> DeliveryError {
     let words = |member: &str, or: &str| {
         clean(error[member].as_str().filter(|text| !text.is_empty()).unwrap_or(or), WORDS_CHARS_MAX)
     };
@@ -132,5 +134,6 @@ fn refused(status: u16, error: &Value) -> DeliveryError {
         status,
         code: words("Code", "Unspecified"),
         message: words("Message", "no reason given"),
+        wait,
     }
 }

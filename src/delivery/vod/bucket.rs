@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::delivery::checksum::RunningSha256;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::http::{HttpClient, RequestBody};
+use crate::delivery::http::{HttpClient, RequestBody, retry_after};
 use crate::delivery::object_store::{ObjectAt, ObjectStore, Stored, Taken};
 use crate::delivery::server_clock::ServerClock;
 use crate::delivery::store_answer::{begun_upload, completed_upload, etag, refusal};
@@ -94,9 +94,10 @@ impl Bucket {
         }
         let status = answer.status().as_u16();
         let skewed = matches!(status, 400 | 403) && self.clock.adopt(answer.headers());
+        let wait = retry_after(answer.headers());
         // The status is the news; a text that cannot be read takes nothing from it.
         let text = self.http.text(answer).await.unwrap_or_default();
-        Err(judged(refusal(status, &text), skewed))
+        Err(judged(refusal(status, wait, &text), skewed))
     }
 
     fn request(
@@ -239,9 +240,9 @@ impl ObjectStore for Bucket {
 
 /// What a refusal means: our clock, credentials that are no longer good, or what it says.
 fn judged(error: DeliveryError, skewed: bool) -> DeliveryError {
-    let DeliveryError::Refused { status, code, message } = error else { return error };
+    let DeliveryError::Refused { status, code, message, wait } = error else { return error };
     if skewed {
-        return DeliveryError::Refused { status, code: CLOCK_CODE.to_owned(), message };
+        return DeliveryError::Refused { status, code: CLOCK_CODE.to_owned(), message, wait };
     }
     let over = match code.as_str() {
         "ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken" => true,
@@ -251,7 +252,7 @@ fn judged(error: DeliveryError, skewed: bool) -> DeliveryError {
     if over {
         return DeliveryError::SessionOver(format!("{status} {code}: {message}"));
     }
-    DeliveryError::Refused { status, code, message }
+    DeliveryError::Refused { status, code, message, wait }
 }
 
 fn crc64(headers: &HeaderMap) -> Option<u64> {
@@ -277,7 +278,12 @@ mod tests {
     use super::*;
 
     fn refused(code: &str, message: &str) -> DeliveryError {
-        DeliveryError::Refused { status: 403, code: code.into(), message: message.into() }
+        DeliveryError::Refused {
+            status: 403,
+            code: code.into(),
+            message: message.into(),
+            wait: None,
+        }
     }
 
     #[test]

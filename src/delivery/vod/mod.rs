@@ -24,6 +24,7 @@ use self::actions::Media;
 use self::api::VodApi;
 use self::bucket::Bucket;
 pub use self::session::{Certificate, VodSession};
+use crate::delivery::checksum::RunningSha256;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::http::{HttpClient, HttpLimits};
 use crate::delivery::object_store::{ObjectStore, store_objects};
@@ -98,6 +99,13 @@ impl VodTarget {
         {
             tracing::info!("credentials of the upload are over, starting over");
             self.start_over(job, &mut progress).await?;
+        }
+        if job.plan.maybe_there && progress.is_fresh() {
+            // What has an identity there was proved before it was committed.
+            if let Some(media) = self.api.find(&job.plan, self.sub_app_id(job)).await? {
+                tracing::info!(file_id = media.file_id, "was there already");
+                return receipt(job, media).await;
+            }
         }
         match self.go_on(job, &mut progress).await {
             Err(error @ DeliveryError::SessionOver(_)) => {
@@ -226,6 +234,20 @@ impl Target for VodTarget {
     fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
         Box::pin(self.deliver_file(job))
     }
+}
+
+/// The receipt of a file that was committed in a session that nobody remembers.
+async fn receipt(job: &Job, media: Media) -> Result<Receipt, DeliveryError> {
+    let mut file = RunningSha256::default();
+    for index in 0..job.rendering.objects().len() {
+        file = job.checksums(index, file, u64::MAX).await?.0.file;
+    }
+    Ok(Receipt {
+        url: media.url,
+        size: job.rendering.total_len(),
+        sha256: file.hex(),
+        target_file_id: Some(media.file_id),
+    })
 }
 
 /// Whether the platform may have the file already.

@@ -303,8 +303,8 @@ impl Entry<'_> {
             .prepare_cached(
                 "INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
                  start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
-                 name_pattern, tracks) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?8, ?10, 0,
-                 ?11, ?12, ?13)",
+                 name_pattern, tracks, priority) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?8,
+                 ?10, 0, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 sql(id.0),
@@ -320,6 +320,7 @@ impl Entry<'_> {
                 sql(plan.map_or(0, |plan| plan.storage_time_s)),
                 plan.map_or("", |plan| plan.name_pattern.as_str()),
                 serde_json::to_string(&tracks).expect("plain text"),
+                content.upload_kind() as u8,
             ])?;
         let open = OpenFile {
             id,

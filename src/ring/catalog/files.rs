@@ -8,6 +8,7 @@ use crate::domain::ids::{BootId, FileId, RecordingId, SessionId};
 use crate::domain::sample::Codec;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{BootTime, UnixMillis};
+use crate::domain::upload_order::UploadKind;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::notices::enter_notice;
@@ -59,10 +60,10 @@ pub struct FileRecord {
     pub tracks: Vec<String>,
     /// Tracks its format cannot hold.
     pub dropped_tracks: Vec<String>,
-    /// Somebody wants it delivered now.
-    pub urgent: bool,
-    /// Upload priority.
-    pub priority: i32,
+    /// The template that it is of.
+    pub template: String,
+    /// What asked for it.
+    pub kind: UploadKind,
     /// Its place in the queue; grows with every file that is finished.
     pub queue_number: u64,
     /// Deliveries tried.
@@ -80,15 +81,6 @@ pub struct Confirmed<'a> {
     pub sha256: &'a str,
     /// The target's own id of the file, if it gives one.
     pub target_file_id: Option<&'a str>,
-}
-
-/// What somebody wants delivered now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Urgent {
-    /// A file.
-    File(FileId),
-    /// Every file of a stream that waits.
-    Stream(StreamKey),
 }
 
 impl FileRecord {
@@ -121,7 +113,8 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
      WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
      ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
     (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording),
-    file.urgent FROM file JOIN stream ON stream.id = file.stream
+    (SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording)
+    FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
 impl CatalogState {
@@ -160,27 +153,6 @@ impl CatalogState {
              ORDER BY file.urgent DESC, file.priority DESC, file.queue_number LIMIT ?1"
         );
         self.select(&text, params![most])
-    }
-
-    /// Those that wait to be delivered are to be delivered now: a file, or all of a stream. Durable;
-    /// tells how many.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn make_urgent(&mut self, which: &Urgent) -> Result<usize, RingError> {
-        let changed = self.durably("having files delivered now", |transaction| match which {
-            Urgent::File(id) => transaction.execute(
-                "UPDATE file SET urgent = 1 WHERE id = ?1 AND state IN (2, 3)",
-                [sql(id.0)],
-            ),
-            Urgent::Stream(key) => transaction.execute(
-                "UPDATE file SET urgent = 1 WHERE state IN (2, 3) AND stream =
-                 (SELECT id FROM stream WHERE domain = ?1 AND app = ?2 AND stream = ?3)",
-                params![key.domain(), key.app(), key.stream()],
-            ),
-        })?;
-        self.news.notify_one();
-        Ok(changed)
     }
 
     /// One file.
@@ -376,8 +348,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         url: row.get(18)?,
         tracks,
         dropped_tracks: texts(20)?,
-        urgent: row.get(26)?,
-        priority: row.get(21)?,
+        kind: UploadKind::from_number(row.get(21)?),
+        template: row.get::<_, Option<String>>(26)?.unwrap_or_default(),
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
         task_id: row.get(24)?,
@@ -390,41 +362,4 @@ pub(super) fn stream_key(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamKey
     StreamKey::new(&part(0)?, &part(1)?, &part(2)?).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ring::catalog::notices::tests::open;
-
-    #[test]
-    fn what_is_urgent_leads_the_queue_also_after_a_restart() {
-        let dir = tempfile::tempdir().expect("scratch");
-        let mut state = open(dir.path());
-        let key = |stream: &str| StreamKey::new("d", "live", stream).expect("a key");
-        for (number, stream) in [(1, "a"), (2, "b")] {
-            let row = "INSERT INTO stream (id, domain, app, stream) VALUES (?1, 'd', 'live', ?2)";
-            state.db.execute(row, params![number, stream]).expect("entered");
-        }
-        // Three wait, of which the last is of another stream; one is delivered.
-        for (id, stream, file_state) in [(11, 1, 2), (12, 1, 3), (13, 2, 2), (14, 2, 4)] {
-            let row = "INSERT INTO file (id, recording, stream, session, format, state,
-                first_sequence, start_boot_ms, start_ms, trusted, end_ms, media_start_ms,
-                duration_ms, storage_s, name_pattern, queue_number)
-                VALUES (?1, 1, ?2, 1, 0, ?3, 0, 0, 0, 1, 0, 0, 500, 0, '', ?1)";
-            state.db.execute(row, params![id, stream, file_state]).expect("entered");
-        }
-        let order = |state: &CatalogState| -> Vec<u64> {
-            state.queued(9).expect("read").iter().map(|file| file.id.0).collect()
-        };
-        assert_eq!(order(&state), [11, 12, 13]);
-        assert_eq!(state.make_urgent(&Urgent::File(FileId(12))).expect("stored"), 1);
-        assert_eq!(order(&state), [12, 11, 13]);
-        assert_eq!(state.make_urgent(&Urgent::Stream(key("b"))).expect("stored"), 1);
-        for gone in [Urgent::File(FileId(14)), Urgent::Stream(key("c"))] {
-            assert_eq!(state.make_urgent(&gone).expect("nothing"), 0);
-        }
-        drop(state);
-        assert_eq!(order(&open(dir.path())), [12, 13, 11]);
-    }
 }

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod notices;
 pub mod open;
 pub mod pushes;
+pub mod queue;
 pub mod recover;
 pub mod reserve;
 mod rows;
@@ -41,6 +42,7 @@ use tracing::error;
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{RecordingId, SlotIndex};
 use crate::domain::time::Moment;
+use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
 use crate::ring::catalog::notices::NoticeDesk;
@@ -164,6 +166,7 @@ pub struct CatalogState {
     pub(super) fleet_news: Arc<Notify>,
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
+    pub(super) upload_order: UploadOrder,
     closing: bool,
 }
 
@@ -204,6 +207,7 @@ impl CatalogState {
             notice_news: Arc::new(Notify::new()),
             fleet_news: Arc::new(Notify::new()),
             service: Arc::new(ArcSwap::from_pointee(service)),
+            upload_order: UploadOrder::default(),
             service_watchers: Vec::new(),
             closing: false,
         })

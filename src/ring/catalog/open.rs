@@ -10,6 +10,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Family;
 use crate::domain::template::Template;
 use crate::domain::time::Instant;
+use crate::domain::upload_order::UploadKind;
 use crate::ring::layout::SlotPlace;
 use sha2::{Digest, Sha256};
 
@@ -58,6 +59,9 @@ pub struct TaskMark {
     pub name: String,
     /// Which actions made it.
     pub family: Family,
+    /// It is a highlight.
+    #[serde(default)]
+    pub highlight: bool,
 }
 
 /// How the files of one format are kept and named.
@@ -90,6 +94,16 @@ impl RecordingContent {
             template_id: 0,
             task: None,
             audio_only: false,
+        }
+    }
+
+    /// What asked for its files.
+    #[must_use]
+    pub fn upload_kind(&self) -> UploadKind {
+        match &self.task {
+            None => UploadKind::Template,
+            Some(task) if task.highlight => UploadKind::Highlight,
+            Some(_) => UploadKind::Timed,
         }
     }
 

@@ -96,6 +96,9 @@ impl CatalogState {
         }
         let recovered = self.sort_slots(found)?;
         self.finish_all()?;
+        if rebuilt {
+            self.look_before_sending().map_err(RingError::catalog(what))?;
+        }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(flash, &path.join("recovery.json"), text.as_bytes())
             .map_err(RingError::flash("writing recovery.json"))?;

@@ -64,7 +64,8 @@ impl CatalogState {
         let mut query = self.db.prepare_cached(
             "SELECT slot.slot, slot.age, count(file.id),
              max(file.state IN (0, 1, 2, 3, 5)),
-             max(CASE WHEN file.state IN (0, 1, 2, 3, 5) THEN file.priority END),
+             max(CASE WHEN file.state IN (0, 1, 2, 3, 5)
+                 THEN CASE file.priority WHEN ?1 THEN 2 WHEN ?2 THEN 1 ELSE 0 END END),
              min(file.storage_s > 0 AND file.state <> 0 AND file.trusted),
              max(file.end_ms + 1000 * file.storage_s)
              FROM slot
@@ -73,8 +74,9 @@ impl CatalogState {
              WHERE slot.state = 3 GROUP BY slot.slot ORDER BY slot.age",
         )?;
         let leases = self.leases.snapshot();
+        let [first, second, _] = self.upload_order.kinds.map(|kind| kind as u8);
         query
-            .query_map([], |row| {
+            .query_map(params![first, second], |row| {
                 let slot = SlotIndex(row.get(0)?);
                 let files: i64 = row.get(2)?;
                 let waiting: Option<bool> = row.get(3)?;

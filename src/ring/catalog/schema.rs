@@ -139,6 +139,11 @@ ALTER TABLE loss ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0;
 ", "
 -- Somebody wants the file delivered now, before all others.
 ALTER TABLE file ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
+", "
+-- Bytes that have gone out on a local day; one row.
+CREATE TABLE upload_day (id INTEGER PRIMARY KEY CHECK (id = 0), day INTEGER, bytes INTEGER NOT NULL);
+-- The row was lost once: the target may have the file already.
+ALTER TABLE file ADD COLUMN maybe_there INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

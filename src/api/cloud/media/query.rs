@@ -343,6 +343,7 @@ mod tests {
     use crate::domain::files::FileFormat;
     use crate::domain::ids::RecordingId;
     use crate::domain::stream_key::StreamKey;
+    use crate::domain::upload_order::UploadKind;
     use crate::ring::catalog::files::FileRecord;
     use crate::ring::catalog::open::FileState;
 
@@ -385,8 +386,8 @@ mod tests {
             url: None,
             tracks: vec!["h264".to_owned(), "aac".to_owned()],
             dropped_tracks: Vec::new(),
-            urgent: false,
-            priority: 0,
+            template: String::new(),
+            kind: UploadKind::Template,
             queue_number: 1,
             attempts: 0,
         };

@@ -145,7 +145,8 @@ mod tests {
     fn a_delivered_file_is_told_once_as_what_asked_for_it_has_it() {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = open(dir.path());
-        let mark = |family| Some(TaskMark { id: 42, name: "opaque".into(), family });
+        let mark =
+            |family| Some(TaskMark { id: 42, name: "opaque".into(), family, highlight: false });
         enter(&state, 11, 1_001, None);
         enter(&state, 12, 0, mark(Family::Live));
         enter(&state, 13, 0, mark(Family::Record));
