@@ -11,6 +11,8 @@ const GAP_MS_MIN: u128 = 100;
 pub enum Missing {
     /// A camera that rules want recorded does not deliver.
     Camera,
+    /// A camera that allows one connection is opened anew for new rules.
+    Reopened,
     /// A recording waits for its stream to come back.
     Interrupted,
     /// A task is open.
@@ -31,6 +33,9 @@ impl Missing {
     pub fn words(self) -> &'static str {
         match self {
             Missing::Camera => "the camera did not deliver",
+            Missing::Reopened => {
+                "the camera allows one connection and was opened anew for new rules"
+            }
             Missing::Interrupted => "the stream was interrupted",
             Missing::NotLive => "a task was open and the stream was not live",
             Missing::NoKeyFrame => "no key frame had come yet",
