@@ -11,7 +11,7 @@ const GAP_MS_MIN: u128 = 100;
 pub enum Missing {
     /// A camera that rules want recorded does not deliver.
     Camera,
-    /// A camera that allows one connection is opened anew for new rules.
+    /// A camera whose address changed could not be opened beside its old connection.
     Reopened,
     /// A recording waits for its stream to come back.
     Interrupted,
@@ -34,7 +34,7 @@ impl Missing {
         match self {
             Missing::Camera => "the camera did not deliver",
             Missing::Reopened => {
-                "the camera allows one connection and was opened anew for new rules"
+                "the camera moved and could not be opened beside its old connection"
             }
             Missing::Interrupted => "the stream was interrupted",
             Missing::NotLive => "a task was open and the stream was not live",

@@ -66,7 +66,7 @@ pub enum EndCause {
     Replaced,
     /// The box asked for it (shutdown, drop, restart).
     Cancelled,
-    /// The box closed it to open it anew, as the camera allows one connection at a time.
+    /// The box closed it to open it anew: its address changed, and it could not be opened beside.
     Reopened,
     /// The peer broke the protocol or a limit.
     Faulty(String),

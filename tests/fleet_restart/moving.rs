@@ -96,13 +96,13 @@ fn a_camera_that_moves_loses_no_unit_and_repeats_none() {
         assert_in_time(what, kept, &made, &places);
     }
     let log = edge.log();
-    assert!(!log.contains("allows no second connection"), "{log}");
+    assert!(!log.contains("which is closed first"), "{log}");
 }
 
 #[test]
 fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
     let camera = Camera::twin(1);
-    let said = "camera allows no second connection";
+    let said = "which is closed first";
     let (mut edge, _operator, _broker) = move_camera(&camera, said);
     let rows = edge.ls();
     let mut times: Vec<(i64, i64)> = rows
@@ -114,7 +114,7 @@ fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
     let in_gap = jiff::Timestamp::from_millisecond(i64::midpoint(ended_ms, began_ms));
     let at = in_gap.expect("a time").to_string();
     let told = edge.cli_ok(&["explain", KEY, "--at", &at, "--json"]);
-    assert!(told.contains("the camera allows one connection"), "at {at}: {told}");
+    assert!(told.contains("could not be opened beside its old connection"), "at {at}: {told}");
 
     let files = read_files(&mut edge);
     let account = camera.account("encoder");

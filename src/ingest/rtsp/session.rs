@@ -281,7 +281,7 @@ impl Pull<'_, '_> {
         };
         self.taken.ports.intake.failed(&current.key, &fault.to_string());
         if self.successor.failed(&fault, current) {
-            tracing::warn!(%fault, "camera allows no second connection, its old one is closed first");
+            tracing::warn!(%fault, "camera cannot be opened beside its old connection, which is closed first");
             return Some(Ok(EndCause::Reopened));
         }
         tracing::warn!(%fault, "camera cannot be opened anew yet, its old connection goes on");
