@@ -17,20 +17,20 @@ use super::support::wait::wait_until;
 use super::{SOON, TO_ALL};
 
 const KEY: &str = "cams/live/gate";
+const GOES_ON: &str = "camera goes on over its new connection";
 /// Rounded once to a tick of RTP on either connection, and the tracks aligned by sender reports.
 const APART_MAX_S: f64 = 0.001;
 
 /// A box that records the camera at its first address, and then is told of the second.
-fn move_camera(camera: &Camera, said: &str) -> (EdgeBox, Operator, Broker) {
+fn move_camera(camera: &Camera, [from, to]: [&str; 2], said: &str) -> (EdgeBox, Operator, Broker) {
     let broker = Broker::start();
     let mut operator = Operator::connect(broker.addr());
-    let url = |mount: &str| format!("rtsp://127.0.0.1:{}{mount}", camera.port);
-    let edge = start(&broker, &mut operator, &rules(10, &url("/main"), 1_800));
+    let edge = start(&broker, &mut operator, &rules(10, camera.url(from).as_str(), 1_800));
     hear_recorded(&operator, 10, 10);
-    wait_for_pictures(camera, "/main", 60);
-    operator.send(TO_ALL, rules(11, &url("/sub"), 1_800).to_string());
+    wait_for_pictures(camera, from, 60);
+    operator.send(TO_ALL, rules(11, camera.url(to).as_str(), 1_800).to_string());
     wait_until(SOON, said, || edge.log().contains(said));
-    wait_for_pictures(camera, "/sub", 120);
+    wait_for_pictures(camera, to, 120);
     hear_recorded(&operator, 11, 11);
     (edge, operator, broker)
 }
@@ -45,14 +45,14 @@ fn wait_for_pictures(camera: &Camera, mount: &str, count: usize) {
 }
 
 /// Ends the box and reads its files, oldest first.
-fn read_files(edge: &mut EdgeBox) -> Vec<Media> {
+fn read_files(edge: &mut EdgeBox, audio: Option<Audio>) -> Vec<Media> {
     edge.terminate(Duration::from_secs(20));
     let mut rows = edge.ls();
     rows.sort_by_key(|row| row["start_ms"].as_i64());
     let file = |(number, row): (usize, &Value)| {
         let id = row["file_id"].as_str().expect("a row has a file id");
         let path = edge.export_file(id, &format!("{number}.mp4"));
-        read(Ffmpeg::System, &path, Some(Video::H264), Some(Audio::Aac))
+        read(Ffmpeg::System, &path, Some(Video::H264), audio)
     };
     rows.iter().enumerate().map(file).collect()
 }
@@ -82,9 +82,8 @@ fn assert_in_time(what: &str, kept: &Units, made: &[&Value], places: &[usize]) {
 #[test]
 fn a_camera_that_moves_loses_no_unit_and_repeats_none() {
     let camera = Camera::twin(0);
-    let (mut edge, _operator, _broker) =
-        move_camera(&camera, "camera goes on over its new connection");
-    let files = read_files(&mut edge);
+    let (mut edge, _operator, _broker) = move_camera(&camera, ["/main", "/sub"], GOES_ON);
+    let files = read_files(&mut edge, Some(Audio::Aac));
     assert_eq!(files.len(), 1, "the file goes on over the move");
     let account = camera.account("encoder");
     for (what, kept) in [("video", &files[0].video), ("audio", &files[0].audio)] {
@@ -103,7 +102,7 @@ fn a_camera_that_moves_loses_no_unit_and_repeats_none() {
 fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
     let camera = Camera::twin(1);
     let said = "which is closed first";
-    let (mut edge, _operator, _broker) = move_camera(&camera, said);
+    let (mut edge, _operator, _broker) = move_camera(&camera, ["/main", "/sub"], said);
     let rows = edge.ls();
     let mut times: Vec<(i64, i64)> = rows
         .iter()
@@ -116,7 +115,7 @@ fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
     let told = edge.cli_ok(&["explain", KEY, "--at", &at, "--json"]);
     assert!(told.contains("could not be opened beside its old connection"), "at {at}: {told}");
 
-    let files = read_files(&mut edge);
+    let files = read_files(&mut edge, Some(Audio::Aac));
     let account = camera.account("encoder");
     for (what, kept) in [
         ("video", [&files[0].video, &files[1].video]),
@@ -129,4 +128,26 @@ fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
         }
         assert!(before.last() < after.first(), "{what}: nothing twice");
     }
+}
+
+#[test]
+fn another_encoder_with_other_sound_follows_at_its_key_frame_without_a_gap() {
+    // Two encoders, of which one has G.711 and the other AAC, so that a file begins with the move.
+    let camera = Camera::start(4);
+    let mounts = ["/endless", "/shared"];
+    let (mut edge, _operator, _broker) = move_camera(&camera, mounts, GOES_ON);
+    let files = read_files(&mut edge, None);
+    assert_eq!(files.len(), 2, "other codecs begin a file");
+    for (mount, file) in mounts.iter().zip(&files) {
+        let account = camera.account(mount);
+        let places = places(mount, &file.video, &units(&account, "video"));
+        assert!(places.windows(2).all(|two| two[1] == two[0] + 1), "{mount}: {places:?}");
+        assert!(file.video.units[0].key);
+    }
+    let mut rows = edge.ls();
+    rows.sort_by_key(|row| row["start_ms"].as_i64());
+    let time = |row: usize, name: &str| rows[row][name].as_i64().expect("a time");
+    let apart_ms = time(1, "start_ms") - time(0, "end_ms");
+    // Files are told by when their media came, and the new connection's was held.
+    assert!((-500..500).contains(&apart_ms), "{apart_ms} ms apart: {rows:#?}");
 }

@@ -363,6 +363,7 @@ impl Handover {
             if lane.last.is_none() {
                 // Sound that was not there before begins with the pictures.
                 lane.last = Some(rescale(begins, reference.timescale, lane.timescale) - 1);
+                lane.joins = true;
             }
         }
         self.take_over(reference.id, shift);
@@ -381,15 +382,19 @@ impl Handover {
         !rest.is_empty()
     }
 
-    /// The tracks are those of the next one: lanes that are like one of its go on.
+    /// The tracks are those of the next one: lanes that are like one of its go on, and of others the
+    /// current one has nothing to bring.
     fn announce_next(&mut self) {
         let Some(next) = &self.next else { return };
+        let (Some(reference), Some((_, shift, _))) = (next.reference(), next.join) else { return };
         let known = |track: &Track| self.lanes.iter().find(|lane| lane.is_like(track)).cloned();
-        self.lanes = next
-            .tracks
-            .iter()
-            .map(|track| known(track).unwrap_or_else(|| Lane::of(track)))
-            .collect();
+        let other = |track: &Track| Lane {
+            from: Side::Next,
+            shift: rescale(shift, reference.timescale, track.timescale),
+            ..Lane::of(track)
+        };
+        let lanes = next.tracks.iter().map(|track| known(track).unwrap_or_else(|| other(track)));
+        self.lanes = lanes.collect();
         self.out.push_back(Output::Tracks(next.tracks.clone(), next.left_out.clone()));
     }
 

@@ -279,3 +279,30 @@ fn when_the_current_one_ends_the_next_one_goes_on() {
     assert_eq!(of(VIDEO, &out).len(), of(VIDEO, &sent).len(), "what overlaps is taken once");
     assert!(of(VIDEO, &out).windows(2).all(|two| two[1].dts - two[0].dts == PICTURE));
 }
+
+#[test]
+fn sound_of_another_codec_never_mixes_with_what_was_there_before() {
+    let (made, other) = (made(400, 0), made(400, 1));
+    let mut others = tracks();
+    others[1].codec = Codec::PcmAlaw;
+    let mut handover = Handover::default();
+    handover.current(Output::Tracks(tracks(), Vec::new()), at(0));
+    handover.begin();
+    handover.next(Output::Tracks(others.clone(), Vec::new()), at(0));
+    let mut announced = None;
+    for ((ms, current), (_, next)) in made.iter().zip(&other) {
+        handover.current(Output::Sample(current.clone()), at(*ms));
+        handover.next(Output::Sample(next.clone()), at(*ms));
+        while let Some(output) = handover.next_output() {
+            match output {
+                Output::Tracks(tracks, _) => announced = Some(tracks),
+                Output::Sample(sample) => {
+                    let is_other = announced.as_ref() == Some(&others);
+                    assert_eq!(sample.data[0] == 1, is_other, "{:?} at {ms}", sample.track);
+                }
+                Output::Origin(..) => {}
+            }
+        }
+    }
+    assert_eq!(handover.standing(), Standing::Switched);
+}
