@@ -1,11 +1,14 @@
 //! New rules over a real broker reach live streams: by a restart that loses nothing, by a drop, when
 //! the stream comes back, spread over a time; a storm of them makes few restarts; and the box goes back
-//! from rules under which streams fail.
+//! from rules under which streams fail. A camera that moves is opened anew before its old connection is
+//! closed.
 
 mod support;
 
 #[path = "fleet_restart/going_back.rs"]
 mod going_back;
+#[path = "fleet_restart/moving.rs"]
+mod moving;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

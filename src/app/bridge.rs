@@ -179,7 +179,10 @@ impl StreamSink for RecorderSink {
     fn end(self: Box<Self>, cause: EndCause) {
         let told = cause.to_string();
         let in_words = self.online.was_cut().map_or(told, |cut| cut.cause.to_owned());
-        self.stream.end(&in_words, self.clock.now());
+        match cause {
+            EndCause::Reopened => self.stream.end_to_reopen(&in_words, self.clock.now()),
+            _ => self.stream.end(&in_words, self.clock.now()),
+        }
         let (errcode, cause) = end_cause(&cause).told();
         let (width, height) = self.picture;
         self.online.ended(PushEnd { cause, errcode, width, height });
@@ -193,7 +196,7 @@ fn end_cause(cause: &EndCause) -> PushEndCause {
         EndCause::Disconnected(_) => PushEndCause::Network,
         EndCause::Silent => PushEndCause::Silent,
         EndCause::Replaced => PushEndCause::Dropped,
-        EndCause::Cancelled => PushEndCause::Internal,
+        EndCause::Cancelled | EndCause::Reopened => PushEndCause::Internal,
         EndCause::Faulty(_) => PushEndCause::Malformed,
     }
 }

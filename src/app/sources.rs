@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,7 +12,7 @@ use crate::domain::matching::RuleTable;
 use crate::domain::source::Source;
 use crate::domain::stream_key::StreamKey;
 use crate::ingest::admission::Admission;
-use crate::ingest::rtsp::pull;
+use crate::ingest::rtsp::pull_following;
 use crate::platform::clock::Clock;
 
 /// The pullers at work.
@@ -21,7 +22,7 @@ pub(super) struct Pullers {
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-    running: HashMap<StreamKey, (Source, CancellationToken)>,
+    running: HashMap<StreamKey, (watch::Sender<Source>, CancellationToken)>,
 }
 
 impl Pullers {
@@ -36,33 +37,42 @@ impl Pullers {
         Pullers { intake, admission, clock, tasks, shutdown, running: HashMap::new() }
     }
 
-    /// Ends pullers of sources that are gone or changed, and starts those that are missing.
+    /// Ends pullers of sources that are gone, tells those that are elsewhere by now where, and starts
+    /// those that are missing.
     pub(super) fn follow(&mut self, rules: &RuleTable) {
         let wanted: HashMap<&StreamKey, &Source> =
             rules.sources().into_iter().map(|(_, source)| (&source.key, source)).collect();
         self.running.retain(|key, (source, ended)| {
-            let stays = wanted.get(key).is_some_and(|wanted| *wanted == source);
-            if !stays {
+            let Some(wanted) = wanted.get(key) else {
                 ended.cancel();
-            }
-            stays
+                return false;
+            };
+            source.send_if_modified(|source| {
+                let moved = !source.is_reached_as(wanted);
+                if moved {
+                    *source = Source::clone(wanted);
+                }
+                moved
+            });
+            true
         });
         for (key, source) in wanted {
             if !self.running.contains_key(key) {
-                self.running.insert(key.clone(), (source.clone(), self.start(source)));
+                self.running.insert(key.clone(), self.start(source));
             }
         }
     }
 
-    fn start(&self, source: &Source) -> CancellationToken {
+    fn start(&self, source: &Source) -> (watch::Sender<Source>, CancellationToken) {
         let ended = self.shutdown.child_token();
-        self.tasks.spawn(pull(
-            source.clone(),
+        let (moves, sources) = watch::channel(source.clone());
+        self.tasks.spawn(pull_following(
+            sources,
             self.intake.clone(),
             self.admission.clone(),
             self.clock.clone(),
             ended.clone(),
         ));
-        ended
+        (moves, ended)
     }
 }

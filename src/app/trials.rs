@@ -15,7 +15,7 @@ use crate::platform::clock::Clock;
 use crate::ring::RingError;
 use crate::ring::catalog::{Catalog, CatalogState};
 
-/// The trials under way.
+/// The trials under way. The catalog thread takes the lock too, so nobody posts to it with the lock.
 pub(super) struct Trials {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
@@ -60,18 +60,26 @@ impl Trials {
     /// A session of a stream failed, or could not begin.
     pub(super) fn failed(&self, key: &StreamKey, why: &str) {
         let now = self.clock.now().boot;
-        for (layer, trial) in self.trials().iter_mut() {
-            if let Some(reasons) = trial.failed(key, why, now) {
-                self.go_back(*layer, trial.revision(), reasons);
-            }
+        let judge = |(layer, trial): (&SentLayer, &mut Trial)| {
+            let reasons = trial.failed(key, why, now)?;
+            Some((*layer, trial.revision(), reasons))
+        };
+        let back: Vec<(SentLayer, u64, Faults)> =
+            self.trials().iter_mut().filter_map(judge).collect();
+        for (layer, revision, reasons) in back {
+            self.go_back(layer, revision, reasons);
         }
     }
 
     /// Time passes: to be called each second or so.
     pub(super) fn tick(&self) {
         let now = self.clock.now().boot;
-        for (layer, trial) in self.trials().extract_if(.., |_, trial| trial.is_over(now)) {
-            let revision = trial.revision();
+        let over: Vec<(SentLayer, u64)> = self
+            .trials()
+            .extract_if(.., |_, trial| trial.is_over(now))
+            .map(|(layer, trial)| (layer, trial.revision()))
+            .collect();
+        for (layer, revision) in over {
             info!(?layer, revision, "rules of the fleet have proved good");
             self.post(move |state| {
                 let kept = state.change_service(|service, changes| {

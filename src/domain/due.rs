@@ -11,6 +11,8 @@ const GAP_MS_MIN: u128 = 100;
 pub enum Missing {
     /// A camera that rules want recorded does not deliver.
     Camera,
+    /// A camera whose address changed could not be opened beside its old connection.
+    Reopened,
     /// A recording waits for its stream to come back.
     Interrupted,
     /// A task is open.
@@ -31,6 +33,9 @@ impl Missing {
     pub fn words(self) -> &'static str {
         match self {
             Missing::Camera => "the camera did not deliver",
+            Missing::Reopened => {
+                "the camera moved and could not be opened beside its old connection"
+            }
             Missing::Interrupted => "the stream was interrupted",
             Missing::NotLive => "a task was open and the stream was not live",
             Missing::NoKeyFrame => "no key frame had come yet",

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod file_name;
 pub mod files;
 pub mod fleet;
+pub mod handover;
 pub mod ids;
 pub mod limits;
 pub mod log_pace;

@@ -66,6 +66,8 @@ pub enum EndCause {
     Replaced,
     /// The box asked for it (shutdown, drop, restart).
     Cancelled,
+    /// The box closed it to open it anew: its address changed, and it could not be opened beside.
+    Reopened,
     /// The peer broke the protocol or a limit.
     Faulty(String),
 }
@@ -78,6 +80,7 @@ impl fmt::Display for EndCause {
             EndCause::Silent => f.write_str("silent"),
             EndCause::Replaced => f.write_str("replaced by a newer publisher"),
             EndCause::Cancelled => f.write_str("ended by the box"),
+            EndCause::Reopened => f.write_str("closed by the box to be opened anew"),
             EndCause::Faulty(why) => write!(f, "faulty: {why}"),
         }
     }

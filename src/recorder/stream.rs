@@ -109,6 +109,13 @@ impl LiveStream {
         lock(&self.stage).leave(&self.recorder, self.feed.id, cause, now);
     }
 
+    /// The stream is over because its camera is opened anew; what it misses meanwhile is a gap of that
+    /// cause.
+    pub fn end_to_reopen(self, cause: &str, now: Instant) {
+        let now = Moment { at: now, boot_id: self.boot_id };
+        lock(&self.stage).reopen(&self.recorder, self.feed.id, cause, now);
+    }
+
     fn if_feeding(&self, tell: impl FnOnce(&mut Stage)) {
         let mut stage = lock(&self.stage);
         if stage.feeder() == Some(self.feed.id) {

@@ -15,21 +15,21 @@ use super::{SOON, STATE, TO_ALL, stream_of};
 const BACK_WITHIN: Duration = Duration::from_secs(90);
 
 /// A rule set that pulls a camera and records it in files of this length.
-fn rules(revision: u64, url: &str, interval_s: u64) -> Value {
+pub fn rules(revision: u64, url: &str, interval_s: u64) -> Value {
     json!({"revision": revision,
-        "templates": [{"TemplateName": "t", "FlvParam": {"Enable": 1, "RecordInterval": interval_s}}],
+        "templates": [{"TemplateName": "t", "Mp4Param": {"Enable": 1, "RecordInterval": interval_s}}],
         "rules": [{"DomainName": "cams", "AppName": "live", "StreamName": "", "TemplateName": "t"}],
         "sources": [{"DomainName": "cams", "AppName": "live", "StreamName": "gate", "Url": url}]})
 }
 
-fn start(broker: &Broker, operator: &mut Operator, first: &Value) -> EdgeBox {
+pub fn start(broker: &Broker, operator: &mut Operator, first: &Value) -> EdgeBox {
     operator.send(TO_ALL, first.to_string());
     let mqtt = format!("url = \"mqtt://{}\"\nfleet = \"venue\"\n", broker.addr());
     BoxPlan::default().mqtt(&mqtt).start()
 }
 
 /// Waits until the camera is recorded under a revision that is in force.
-fn hear_recorded(operator: &Operator, received: u64, applied: u64) -> Value {
+pub fn hear_recorded(operator: &Operator, received: u64, applied: u64) -> Value {
     let what = format!("recorded under {applied}, received {received}");
     operator.hear(BACK_WITHIN, STATE, &what, |state| {
         let fleet = &state["rules"]["fleet"];
@@ -49,8 +49,8 @@ fn a_box_whose_camera_fails_under_new_rules_goes_back_also_over_a_kill_and_takes
 
     let nowhere = format!("rtsp://{}/endless", free_addr());
     operator.send(TO_ALL, rules(11, &nowhere, 900).to_string());
-    // The camera cannot be pulled, and in the middle of it the plug is pulled.
-    wait_until(SOON, "an attempt fails", || edge.log().contains("camera cannot be pulled"));
+    // The camera cannot be opened anew, and in the middle of it the plug is pulled.
+    wait_until(SOON, "an attempt fails", || edge.log().contains("camera cannot be opened anew"));
     let in_the_middle = operator.all(STATE).pop().expect("it has told");
     assert_eq!(in_the_middle["rules"]["fleet"]["refused"], Value::Null, "it has not gone back yet");
     edge.kill();
@@ -74,4 +74,23 @@ fn a_box_whose_camera_fails_under_new_rules_goes_back_also_over_a_kill_and_takes
     let state = hear_recorded(&operator, 12, 12);
     assert_eq!(state["rules"]["fleet"]["refused"], Value::Null);
     assert_eq!(edge.log().matches("camera delivers").count(), tried, "its connection went on");
+}
+
+#[test]
+fn while_a_new_address_fails_the_old_connection_is_recorded_without_a_gap() {
+    let camera = Camera::start(4);
+    let url = camera.url("/endless");
+    let broker = Broker::start();
+    let mut operator = Operator::connect(broker.addr());
+    let edge = start(&broker, &mut operator, &rules(10, url.as_str(), 1_800));
+    let before = hear_recorded(&operator, 10, 10);
+    let nowhere = format!("rtsp://{}/endless", free_addr());
+    operator.send(TO_ALL, rules(11, &nowhere, 1_800).to_string());
+    let after = hear_recorded(&operator, 11, 10);
+    let session = |state: &Value| stream_of(state, "gate")["session"].clone();
+    assert_eq!(session(&before), session(&after));
+    let log = edge.log();
+    assert_eq!(log.matches("camera delivers").count(), 1, "it was never let go");
+    assert_eq!(log.matches("session ends").count(), 0);
+    assert!(log.matches("its old connection goes on").count() >= 3, "{log}");
 }

@@ -143,8 +143,10 @@ class Account:
             if parser is None:
                 continue
             parser.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self.on_unit, track)
-            element.get_by_name(payloader).get_static_pad("src").add_probe(
-                Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST, self.on_packet, track)
+            packets = element.get_by_name(payloader)
+            if packets is not None:
+                packets.get_static_pad("src").add_probe(
+                    Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST, self.on_packet, track)
 
     def on_unit(self, pad, info, track):
         buffer = info.get_buffer()
@@ -246,4 +248,5 @@ def main():
     GLib.MainLoop().run()
 
 
-main()
+if __name__ == "__main__":
+    main()

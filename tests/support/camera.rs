@@ -43,15 +43,30 @@ impl Camera {
 
     /// Starts a camera on a port.
     pub fn start_on(port: u16, seconds: u32) -> Camera {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/camera.py");
+        let (port, seconds) = (port.to_string(), seconds.to_string());
+        let arguments = ["--user", USER, "--password", PASSWORD];
+        Camera::run(
+            "camera.py",
+            &[&arguments[..], &["--port", &port, "--seconds", &seconds]].concat(),
+        )
+    }
+
+    /// Starts a camera that shows one encoder on two addresses (`twin_camera.py`), to so many at a
+    /// time; 0 for any number.
+    pub fn twin(sessions_max: u32) -> Camera {
+        Camera::run("twin_camera.py", &["--sessions-max", &sessions_max.to_string()])
+    }
+
+    fn run(script: &str, arguments: &[&str]) -> Camera {
+        let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch directory");
         let log = dir.path().join("camera.jsonl");
         let mut child = Command::new("/usr/bin/python3")
-            .arg(script)
-            .args(["--user", USER, "--password", PASSWORD])
-            .args(["--port", &port.to_string(), "--seconds", &seconds.to_string()])
+            .arg(support.join(script))
+            .args(arguments)
             .arg("--log")
             .arg(&log)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 with GStreamer's RTSP server is installed");
@@ -80,7 +95,10 @@ impl Camera {
     /// What the camera says it did on a mount, so far.
     pub fn account(&self, mount: &str) -> Vec<Value> {
         let text = fs::read_to_string(&self.log).expect("the account");
-        text.lines()
+        // It is being written: the last line may not be whole yet.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
             .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
             .filter(|entry| entry["mount"] == mount)
             .collect()

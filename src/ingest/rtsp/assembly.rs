@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::domain::decode_order::DecodeOrder;
+pub(super) use crate::domain::handover::Output;
 use crate::domain::origin::{self, SenderReport, TrackClock};
 use crate::domain::sample::{Codec, Sample, Shape, Track, TrackId};
 use crate::domain::time::rescale;
@@ -49,17 +50,6 @@ pub(super) struct Frame {
     pub(super) key: bool,
     /// The coded bytes.
     pub(super) data: Bytes,
-}
-
-/// What comes out, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Output {
-    /// All tracks that are described by now, and what is left out, in words.
-    Tracks(Vec<Track>, Vec<String>),
-    /// The RTP time that is 0 in the samples of a track; before its first sample.
-    Origin(TrackId, i64),
-    /// A sample of a track that was announced and has an origin.
-    Sample(Sample),
 }
 
 /// One track on its way.
@@ -176,6 +166,17 @@ impl Assembly {
             self.collect(lane);
         }
         self.align(true);
+    }
+
+    /// The sender's clock (NTP, 32.32 fixed point) where samples of the first track of pictures, or
+    /// else of the first track, have 0.
+    pub(super) fn clock_at_zero(&self) -> Option<u64> {
+        let video = self.lanes.iter().find(|lane| lane.codec.is_video());
+        let lane = video.or(self.lanes.first())?;
+        let (report, origin) = (lane.report?, lane.origin?);
+        let ticks = i128::from(origin) - i128::from(report.rtp);
+        let apart = (ticks << 32).div_euclid(i128::from(lane.timescale.max(1)));
+        Some(report.ntp.wrapping_add_signed(i64::try_from(apart).ok()?))
     }
 
     /// What has come out.

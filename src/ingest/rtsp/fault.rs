@@ -73,6 +73,9 @@ pub(super) enum Fault {
     /// The box does not take the stream.
     #[error("not taken: {0}")]
     Refused(Refusal),
+    /// A connection beside another did not bring what that one brought.
+    #[error("the new connection stays behind the old one")]
+    LeftBehind,
     /// A defect in the RTSP library.
     #[error("the RTSP library gave up")]
     Panicked,

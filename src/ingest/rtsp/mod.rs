@@ -5,15 +5,18 @@
 //! library ends one attempt only. Delays between attempts have full jitter.
 
 mod assembly;
+mod connection;
 mod fault;
 mod offer;
 mod session;
+mod successor;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -22,7 +25,7 @@ use self::session::{Outcome, Ports};
 use crate::domain::backoff::Backoff;
 use crate::domain::source::Source;
 use crate::ingest::admission::Admission;
-use crate::ingest::intake::{Intake, Refusal};
+use crate::ingest::intake::{EndCause, Intake, Refusal};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 
@@ -33,8 +36,7 @@ const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A stream that lasted this long was a success: the next delay is a first one.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Pulls a camera (of its source, `on_full` is not looked at) until `shutdown`: returns only then, after TEARDOWN was said. While somebody
-/// else delivers the same stream key, the camera is let go and tried again later.
+/// Pulls a camera that stays where it is, see [`pull_following`].
 pub async fn pull(
     source: Source,
     intake: Arc<dyn Intake>,
@@ -42,18 +44,40 @@ pub async fn pull(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) {
-    let span = tracing::info_span!("camera", stream = %source.key, peer = session::peer(&source));
-    let ports = Ports { intake, admission, clock };
-    pull_for_ever(&source, &ports, &shutdown).instrument(span).await;
+    // Kept to the end, as a source that nobody can change any more.
+    let (_sender, sources) = watch::channel(source);
+    pull_following(sources, intake, admission, clock, shutdown).await;
 }
 
-async fn pull_for_ever(source: &Source, ports: &Ports, shutdown: &CancellationToken) {
+/// Pulls the camera of one stream key (of its source, `on_full` is not looked at) until `shutdown`:
+/// returns only then, after TEARDOWN was said. While somebody else delivers the same stream key, the
+/// camera is let go and tried again later. A source that changes is opened beside the old connection,
+/// which is recorded until the new one takes its place.
+pub async fn pull_following(
+    sources: watch::Receiver<Source>,
+    intake: Arc<dyn Intake>,
+    admission: Admission,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) {
+    let source = sources.borrow().clone();
+    let span = tracing::info_span!("camera", stream = %source.key, peer = session::peer(&source));
+    let ports = Ports { intake, admission, clock };
+    pull_for_ever(sources, &ports, &shutdown).instrument(span).await;
+}
+
+async fn pull_for_ever(
+    mut sources: watch::Receiver<Source>,
+    ports: &Ports,
+    shutdown: &CancellationToken,
+) {
     let clock = ports.clock.as_ref();
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut causes = Causes::default();
     while !shutdown.is_cancelled() {
         let began = clock.now().boot;
-        let attempt = AssertUnwindSafe(session::run(source, ports, shutdown)).catch_unwind();
+        let attempt = session::run(&mut sources, ports, shutdown);
+        let attempt = AssertUnwindSafe(attempt).catch_unwind();
         let outcome = attempt.await.unwrap_or(Outcome { taken: false, end: Err(Fault::Panicked) });
         if shutdown.is_cancelled() {
             break;
@@ -65,13 +89,20 @@ async fn pull_for_ever(source: &Source, ports: &Ports, shutdown: &CancellationTo
         match &outcome.end {
             // Somebody else delivers the stream, or the box ends: no fault of the camera.
             Ok(_) | Err(Fault::Refused(Refusal::AlreadyPublishing | Refusal::Unavailable(_))) => {}
-            Err(fault) if !steady => ports.intake.failed(&source.key, &fault.to_string()),
+            Err(fault) if !steady => {
+                let key = sources.borrow().key.clone();
+                ports.intake.failed(&key, &fault.to_string());
+            }
             Err(_) => {}
+        }
+        if matches!(outcome.end, Ok(EndCause::Reopened)) {
+            continue;
         }
         let delay = backoff.next_delay(random_u64());
         causes.log(&outcome, delay);
         tokio::select! {
             () = shutdown.cancelled() => break,
+            () = session::moved(&mut sources) => {}
             () = tokio::time::sleep(delay) => {}
         }
     }

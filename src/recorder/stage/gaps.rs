@@ -11,6 +11,7 @@ use crate::recorder::Recorder;
 use crate::recorder::session::RecordedSession;
 use crate::recorder::stage::Stage;
 use crate::ring::catalog::Catalog;
+use crate::ring::catalog::pushes::PushId;
 
 /// Without media for this long a live stream is not being recorded.
 const SILENT: Duration = Duration::from_secs(3);
@@ -27,6 +28,7 @@ impl Stage {
             return match () {
                 () if !is_source && !self.programme.waits() && !self.programme.is_due() => None,
                 () if recorder.is_forbidden(&self.key, now) => Some(Missing::Forbidden),
+                () if is_source && self.reopens => Some(Missing::Reopened),
                 () if is_source => Some(Missing::Camera),
                 () if self.programme.waits() => Some(Missing::Interrupted),
                 () => Some(Missing::NotLive),
@@ -56,9 +58,19 @@ impl Stage {
         }
     }
 
+    /// A feeder is gone to come back at once. Where what it fed was recorded, the gap begins.
+    pub fn reopen(&mut self, recorder: &Recorder, feed: PushId, cause: &str, now: Moment) {
+        let was_due = self.feeder() == Some(feed) && self.programme.is_due();
+        self.leave(recorder, feed, cause, now);
+        if was_due {
+            self.reopens = true;
+            self.watch_gap(Some(Missing::Reopened), recorder, now);
+        }
+    }
+
     /// A sample is kept: nothing is missing.
     pub(super) fn media_kept(&mut self, recorder: &Recorder, kept: Instant) {
-        self.kept = Some(kept);
+        (self.kept, self.reopens) = (Some(kept), false);
         if self.due.is_missing() {
             let (key, catalog) = (&self.key, recorder.catalog());
             self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));

@@ -53,6 +53,8 @@ pub struct Stage {
     watch: StageWatch,
     /// When the last sample was kept.
     kept: Option<Instant>,
+    /// Its camera is being opened anew.
+    reopens: bool,
     /// No lane was free.
     full: bool,
     /// The session that ended last, until everything of it is durable for sure.
@@ -77,6 +79,7 @@ impl Stage {
             due: DueWatch::default(),
             watch: StageWatch::default(),
             kept: None,
+            reopens: false,
             full: false,
             ended: None,
         }

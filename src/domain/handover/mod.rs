@@ -1,0 +1,460 @@
+//! One stream from two connections, one after the other: a camera is opened anew beside the connection
+//! that is recorded, and takes its place without a gap. Pure; fed with what both bring and with time.
+//!
+//! Rules
+//! 1. While the two are not joined, what the current one brings goes out, and what the next one brings
+//!    is held, at most [`HOLD_MS`] and [`HOLD_BYTES_MAX`].
+//! 2. They are joined where a key frame of the next one has the bytes of one that went out: times of the
+//!    next are shifted by the difference of the two, and what went out already is dropped.
+//! 3. Where no key frame is the same (another encoder or profile), the senders' clocks join them, at a
+//!    key frame of the next one behind what went out; without clocks that can be believed the next key
+//!    frame follows what went out.
+//! 4. Once joined, what the current one brings waits, as the next one will bring it: the first of the
+//!    next one that did not go out takes over, and of what waits only that before it goes out. If it
+//!    does not come within [`HOLD_MS`], what waits goes out; the handover is given up (2) or made at the
+//!    next key frame (3).
+//! 5. Pictures, or else the first track, are the reference, of which all this is said. Each other track
+//!    is switched after it, in the same way, by its time relative to the reference.
+
+mod lane;
+mod next;
+
+use std::collections::VecDeque;
+
+use crate::domain::handover::lane::{KeyFrame, Lane, Side, Units};
+use crate::domain::handover::next::{Join, Next};
+use crate::domain::sample::{Sample, Track, TrackId};
+use crate::domain::time::{BootTime, rescale};
+
+/// The longest that samples wait for the other side, in milliseconds.
+pub const HOLD_MS: u64 = 3_000;
+/// Bytes that wait on each side at most, and one sample more.
+pub const HOLD_BYTES_MAX: usize = 8 << 20;
+/// Clocks that put the two further apart than this are not believed, in milliseconds.
+const CLOCKS_APART_MS: i64 = 5_000;
+
+/// What a connection brings, in order, and what goes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// All tracks that are described by now, and what is left out, in words.
+    Tracks(Vec<Track>, Vec<String>),
+    /// The RTP time that is 0 in the samples of a track; before its first sample.
+    Origin(TrackId, i64),
+    /// A sample of a track that was announced and has an origin.
+    Sample(Sample),
+}
+
+/// How a handover stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// There is one connection.
+    Alone,
+    /// Two, and the current one is still needed.
+    Beside,
+    /// The next one brings everything; to be told with [`Handover::promote`].
+    Switched,
+    /// The next one did not bring what it should: everything is as before.
+    GaveUp,
+}
+
+/// The machine of one stream.
+#[derive(Debug, Default)]
+pub struct Handover {
+    lanes: Vec<Lane>,
+    units: Units,
+    /// The sender's clock at time 0 of the current one's reference.
+    zero: Option<u64>,
+    next: Option<Next>,
+    gave_up: bool,
+    /// As the current one announced them.
+    tracks: (Vec<Track>, Vec<String>),
+    out: VecDeque<Output>,
+}
+
+impl Handover {
+    /// What goes out, in order.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// A connection is opened beside the current one.
+    pub fn begin(&mut self) {
+        self.abandon();
+        (self.next, self.gave_up) = (Some(Next::default()), false);
+    }
+
+    /// There will be no handover: what waits goes out, and the current one goes on.
+    pub fn abandon(&mut self) {
+        let Some(next) = self.next.take() else { return };
+        if next.switched.is_some() {
+            let last = |id| self.lanes.iter().find(|lane| lane.id == id).and_then(|lane| lane.last);
+            let restored = next.before.into_iter().map(|lane| Lane {
+                last: lane.last.max(last(lane.id)),
+                joins: true,
+                ..lane
+            });
+            self.lanes = restored.collect();
+            let (tracks, left_out) = self.tracks.clone();
+            self.out.push_back(Output::Tracks(tracks, left_out));
+        }
+        next.waiting.into_values().flatten().for_each(|sample| self.send(sample));
+    }
+
+    /// The current connection has ended: what the next one has goes out as soon as it can.
+    pub fn current_ended(&mut self, now: BootTime) {
+        if let Some(next) = &mut self.next {
+            next.is_last = true;
+        }
+        self.advance(now);
+    }
+
+    /// The next connection is the current one from now on.
+    pub fn promote(&mut self) {
+        if self.standing() == Standing::Switched {
+            if let Some(next) = self.next.take() {
+                (self.zero, self.tracks) = (next.zero, (next.tracks, next.left_out));
+            }
+            self.lanes.iter_mut().for_each(|lane| lane.from = Side::Current);
+        }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match &self.next {
+            None if self.gave_up => Standing::GaveUp,
+            None => Standing::Alone,
+            Some(next) if next.switched.is_none() => Standing::Beside,
+            Some(_) if self.lanes.iter().any(|lane| lane.from == Side::Current) => Standing::Beside,
+            Some(_) => Standing::Switched,
+        }
+    }
+
+    /// The sender's clock (NTP, 32.32 fixed point) at time 0 of the current one's reference.
+    pub fn current_clock(&mut self, zero: u64) {
+        self.zero = Some(zero);
+    }
+
+    /// The same of the next one.
+    pub fn next_clock(&mut self, zero: u64) {
+        if let Some(next) = &mut self.next {
+            next.zero = Some(zero);
+        }
+    }
+
+    /// What the current connection brings.
+    pub fn current(&mut self, output: Output, now: BootTime) {
+        let switched = self.next.as_ref().is_some_and(|next| next.switched.is_some());
+        match output {
+            // Its tracks are announced no more once the other's are.
+            Output::Tracks(..) if switched => {}
+            Output::Tracks(tracks, left_out) => {
+                let known = |track: &Track| self.lanes.iter().find(|lane| lane.is_like(track));
+                let lanes = tracks.iter().map(|track| known(track).cloned());
+                let lanes: Vec<Option<Lane>> = lanes.collect();
+                self.lanes = lanes
+                    .into_iter()
+                    .zip(&tracks)
+                    .map(|(known, track)| known.unwrap_or_else(|| self.lane_beside(track)))
+                    .collect();
+                self.tracks = (tracks.clone(), left_out.clone());
+                self.out.push_back(Output::Tracks(tracks, left_out));
+            }
+            Output::Origin(track, raw) => {
+                if let Some(lane) = self.lane(track, Side::Current) {
+                    let raw = raw.saturating_sub(lane.shift);
+                    self.out.push_back(Output::Origin(track, raw));
+                }
+            }
+            Output::Sample(sample) => self.current_sample(sample),
+        }
+        self.advance(now);
+    }
+
+    /// What the next connection brings.
+    pub fn next(&mut self, output: Output, now: BootTime) {
+        let Some(next) = &mut self.next else { return };
+        match output {
+            Output::Tracks(tracks, left_out) => {
+                (next.tracks, next.left_out) = (tracks.clone(), left_out.clone());
+                if next.switched.is_some() {
+                    self.announce_next();
+                }
+            }
+            Output::Origin(track, raw) => {
+                next.origins.insert(track, raw);
+            }
+            Output::Sample(sample) => {
+                next.hold(sample, now);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Time passes: to be told a few times a second while a handover is under way.
+    pub fn tick(&mut self, now: BootTime) {
+        self.advance(now);
+    }
+
+    /// A track that shows up later is on the axis of the others.
+    fn lane_beside(&self, track: &Track) -> Lane {
+        let reference = self.lanes.iter().find(|lane| lane.from == Side::Current);
+        let shift = reference.map_or(0, |of| rescale(of.shift, of.timescale, track.timescale));
+        Lane { shift, ..Lane::of(track) }
+    }
+
+    fn lane(&self, track: TrackId, from: Side) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.id == track && lane.from == from)
+    }
+
+    /// Pictures, or else the first track.
+    fn reference(&self) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.codec.is_video()).or(self.lanes.first())
+    }
+
+    fn current_sample(&mut self, sample: Sample) {
+        let Some(lane) = self.lane(sample.track, Side::Current) else { return };
+        let sample = shifted(sample, lane.shift);
+        let of_reference = self.is_reference(sample.track);
+        let Some(next) = &mut self.next else { return self.send(sample) };
+        // Of the reference once it is joined, of others once the reference was switched.
+        let waits = if of_reference { next.join.is_some() } else { next.switched.is_some() };
+        if waits {
+            next.waiting.entry(sample.track).or_default().push_back(sample);
+        } else {
+            self.send(sample);
+        }
+    }
+
+    fn is_reference(&self, track: TrackId) -> bool {
+        self.reference().is_some_and(|lane| lane.id == track)
+    }
+
+    /// A sample goes out, with times as they go out.
+    fn send(&mut self, sample: Sample) {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == sample.track)
+            && !lane.goes_out(sample.dts)
+        {
+            return;
+        }
+        if self.is_reference(sample.track) {
+            self.units.went_out(&sample);
+        }
+        self.out.push_back(Output::Sample(sample));
+    }
+
+    /// Does what can be done by now.
+    fn advance(&mut self, now: BootTime) {
+        if self.next.as_ref().is_some_and(|next| next.join.is_none()) {
+            self.find_join(now);
+        }
+        let Some(next) = &self.next else { return };
+        let Some((join, shift, since)) = next.join else { return };
+        if next.switched.is_none() {
+            match join {
+                Join::Same => self.drop_what_went_out(shift),
+                Join::Clocks => self.drop_to_key_behind(shift),
+                Join::Follows => {}
+            }
+            let Some(next) = &self.next else { return };
+            if next.reference_queue().is_some_and(|queue| !queue.is_empty()) {
+                self.switch(now);
+            } else if is_late(since, now) || next.waiting_bytes() > HOLD_BYTES_MAX {
+                self.wait_no_more(join);
+            }
+        }
+        self.switch_others(now);
+    }
+
+    /// What the next one should bring has not come.
+    fn wait_no_more(&mut self, join: Join) {
+        let Some(next) = &mut self.next else { return };
+        if join == Join::Same && !next.is_last {
+            self.gave_up = true;
+            return self.abandon();
+        }
+        (next.join, next.clocks_failed) = (None, true);
+        next.keys.clear();
+        let waiting = std::mem::take(&mut next.waiting);
+        waiting.into_values().flatten().for_each(|sample| self.send(sample));
+    }
+
+    fn find_join(&mut self, now: BootTime) {
+        let (Some(next), Some(lane)) = (&self.next, self.reference()) else { return };
+        let (Some(track), Some(keyed)) = (next.reference(), next.keyed) else { return };
+        let alike = (lane.codec, lane.timescale) == (track.codec, track.timescale);
+        let same =
+            |key: &KeyFrame| Some((key.dts, self.units.same_key(key)?.saturating_sub(key.pts)));
+        if let Some((first, shift)) = next.keys.iter().find_map(same).filter(|_| alike) {
+            return self.joined(Join::Same, first, shift, now);
+        }
+        let waited = next.is_last || next.held_bytes() > HOLD_BYTES_MAX || is_late(keyed, now);
+        if !waited {
+            return;
+        }
+        let Some(newest) = next.keys.last().map(|key| key.dts) else { return };
+        let due = rescale(lane.due(), lane.timescale, track.timescale);
+        let apart_max = rescale(CLOCKS_APART_MS, 1_000, track.timescale);
+        let believed = |shift: &i64| (newest.saturating_add(*shift) - due).abs() <= apart_max;
+        let by_clocks = self.clock_shift(lane).filter(|_| alike && !next.clocks_failed);
+        if let Some(shift) = by_clocks.filter(believed) {
+            return self.joined(Join::Clocks, newest, shift, now);
+        }
+        self.joined(Join::Follows, newest, due.saturating_sub(newest), now);
+    }
+
+    /// By the senders' clocks: what is added to times of the next one's reference.
+    fn clock_shift(&self, lane: &Lane) -> Option<i64> {
+        let (current, next) = (self.zero?, self.next.as_ref()?.zero?);
+        // Difference of wrapping clocks.
+        let apart = i128::from(next.wrapping_sub(current).cast_signed());
+        let ticks = (apart * i128::from(lane.timescale) + (1 << 31)) >> 32;
+        Some(i64::try_from(ticks).ok()?.saturating_add(lane.shift))
+    }
+
+    /// What is before the `first` of the next one's reference is not needed.
+    fn joined(&mut self, join: Join, first: i64, shift: i64, now: BootTime) {
+        let Some(next) = &mut self.next else { return };
+        next.join = Some((join, shift, now));
+        if let Some(queue) = next.reference_queue_mut() {
+            let place = queue.iter().position(|sample| sample.key && sample.dts == first);
+            queue.drain(..place.unwrap_or(0));
+        }
+    }
+
+    fn drop_what_went_out(&mut self, shift: i64) {
+        let Some(lane) = self.reference() else { return };
+        let (timescale, old) = (lane.timescale, lane.last.map(|last| last - lane.step));
+        let units = &self.units;
+        let Some(queue) = self.next.as_mut().and_then(Next::reference_queue_mut) else { return };
+        // What the current one lost cannot be put in behind what came after it.
+        let went_out = |sample: &Sample| {
+            units.has(sample.pts.saturating_add(shift), timescale)
+                || old.is_some_and(|old| sample.dts.saturating_add(shift) <= old)
+        };
+        while queue.front().is_some_and(went_out) {
+            queue.pop_front();
+        }
+    }
+
+    /// Of other pictures only a key frame behind what went out can take over.
+    fn drop_to_key_behind(&mut self, shift: i64) {
+        let Some(lane) = self.reference() else { return };
+        let behind = lane.last.map_or(i64::MIN, |last| last.saturating_add(lane.half_step()));
+        let Some(queue) = self.next.as_mut().and_then(Next::reference_queue_mut) else { return };
+        let takes_over = |sample: &Sample| sample.key && sample.dts.saturating_add(shift) > behind;
+        while queue.front().is_some_and(|sample| !takes_over(sample)) {
+            queue.pop_front();
+        }
+    }
+
+    /// The reference comes from the next one from now on.
+    fn switch(&mut self, now: BootTime) {
+        let Some(next) = &mut self.next else { return };
+        let (Some(reference), Some((_, shift, _))) = (next.reference().cloned(), next.join) else {
+            return;
+        };
+        (next.switched, next.before) = (Some(now), self.lanes.clone());
+        let first = next.reference_queue().and_then(|queue| queue.front()).map(|first| first.dts);
+        let begins = first.unwrap_or(0).saturating_add(shift);
+        self.let_go_before(reference.id, begins);
+        self.announce_next();
+        for lane in &mut self.lanes {
+            if lane.last.is_none() {
+                // Sound that was not there before begins with the pictures.
+                lane.last = Some(rescale(begins, reference.timescale, lane.timescale) - 1);
+                lane.joins = true;
+            }
+        }
+        self.take_over(reference.id, shift);
+    }
+
+    /// Of what waits of a track that before this dts goes out. Tells whether the current one came up
+    /// to there; the rest is not needed then.
+    fn let_go_before(&mut self, track: TrackId, dts: i64) -> bool {
+        let half = self.lane(track, Side::Current).map_or(0, Lane::half_step);
+        let waiting = self.next.as_mut().and_then(|next| next.waiting.remove(&track));
+        let (before, rest): (Vec<Sample>, Vec<Sample>) = waiting
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|sample| sample.dts.saturating_add(half) < dts);
+        before.into_iter().for_each(|sample| self.send(sample));
+        !rest.is_empty()
+    }
+
+    /// The tracks are those of the next one: lanes that are like one of its go on, and of others the
+    /// current one has nothing to bring.
+    fn announce_next(&mut self) {
+        let Some(next) = &self.next else { return };
+        let (Some(reference), Some((_, shift, _))) = (next.reference(), next.join) else { return };
+        let known = |track: &Track| self.lanes.iter().find(|lane| lane.is_like(track)).cloned();
+        let other = |track: &Track| Lane {
+            from: Side::Next,
+            shift: rescale(shift, reference.timescale, track.timescale),
+            ..Lane::of(track)
+        };
+        let lanes = next.tracks.iter().map(|track| known(track).unwrap_or_else(|| other(track)));
+        self.lanes = lanes.collect();
+        self.out.push_back(Output::Tracks(next.tracks.clone(), next.left_out.clone()));
+    }
+
+    /// Switches the other tracks, and hands on what comes of those that were.
+    fn switch_others(&mut self, now: BootTime) {
+        let Some(next) = &self.next else { return };
+        let (Some(switched), Some((_, shift, _))) = (next.switched, next.join) else { return };
+        let Some(reference) = next.reference().cloned() else { return };
+        let late = next.is_last || is_late(switched, now);
+        for lane in self.lanes.clone() {
+            if lane.from == Side::Next {
+                self.take_over(lane.id, lane.shift);
+                continue;
+            }
+            let shift = rescale(shift, reference.timescale, lane.timescale);
+            let went_out = lane.last.map_or(i64::MIN, |last| last + lane.half_step());
+            let first = self.next.as_mut().and_then(|next| {
+                let queue = next.held.get_mut(&lane.id)?;
+                while queue.front().is_some_and(|sample| sample.dts + shift <= went_out) {
+                    queue.pop_front();
+                }
+                queue.front().map(|sample| sample.dts.saturating_add(shift))
+            });
+            if first.is_none() && !late {
+                continue;
+            }
+            let first = first.unwrap_or(i64::MAX);
+            let came = self.let_go_before(lane.id, first);
+            let due = self.lane(lane.id, Side::Current).map_or(0, Lane::due_at_last);
+            if came || late || first <= due {
+                self.take_over(lane.id, shift);
+            }
+        }
+    }
+
+    /// A track comes from the next one from now on: what is held of it goes out.
+    fn take_over(&mut self, track: TrackId, shift: i64) {
+        let Some(next) = &mut self.next else { return };
+        let (origin, held) = (next.origins.remove(&track), next.held.remove(&track));
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == track)
+            && lane.from == Side::Current
+        {
+            let joins = !lane.codec.is_video();
+            *lane = Lane { from: Side::Next, shift, joins, ..lane.clone() };
+        }
+        if let Some(raw) = origin {
+            self.out.push_back(Output::Origin(track, raw.saturating_sub(shift)));
+        }
+        held.into_iter().flatten().for_each(|sample| self.send(shifted(sample, shift)));
+    }
+}
+
+fn shifted(sample: Sample, shift: i64) -> Sample {
+    let (dts, pts) = (sample.dts.saturating_add(shift), sample.pts.saturating_add(shift));
+    Sample { dts, pts, ..sample }
+}
+
+fn is_late(since: BootTime, now: BootTime) -> bool {
+    now.0.saturating_sub(since.0) >= HOLD_MS
+}
+
+#[cfg(test)]
+mod tests;
