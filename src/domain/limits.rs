@@ -29,7 +29,7 @@ pub const CODEC_CONFIG_BYTES_MAX: usize = 16 << 10;
 pub const SCRIPT_DATA_BYTES_MAX: usize = 16 << 10;
 /// Files without media in the ring that the catalog still lists.
 pub const LISTED_FILES_MAX: u32 = 10_000;
-/// Notices that the outbox holds, told ones included.
+/// Size of the outbox, what was told included, in units of 2 KiB: nearly every event has one.
 pub const NOTICES_MAX: u32 = 20_000;
 /// Entries of each ledger.
 pub const LEDGER_ENTRIES_MAX: u32 = 100_000;

@@ -25,6 +25,7 @@ use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::{FleetBox, OutgoingEvent};
 use crate::fleet::topics::Topics;
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 
 /// Events on their way at the same time.
 pub(super) const EVENTS_IN_FLIGHT_MAX: usize = 8;
@@ -121,7 +122,7 @@ impl Round {
         while self.more && self.on_their_way.len() < EVENTS_IN_FLIGHT_MAX {
             self.send_some(by).await;
         }
-        let late = self.on_their_way.front().map(|(_, sent)| *sent + ACKNOWLEDGED_WITHIN);
+        let late = self.on_their_way.front().map(|(_, sent)| *sent + acknowledged_within());
         tokio::select! {
             first = acknowledged.recv() => if let Some(first) = first {
                 let rest = std::iter::from_fn(|| acknowledged.try_recv().ok());
@@ -133,6 +134,7 @@ impl Round {
                 (self.cursor, self.more, self.again_at) = (NoticeSeq(0), true, None);
             }
             () = until(late) => {
+                warn!("an event is not acknowledged: the link is made anew");
                 by.outbound.note_silence();
                 // The link is made anew soon, and this round is over then.
                 std::future::pending::<()>().await;
@@ -196,6 +198,10 @@ impl Round {
             warn!(seq = event.0, why, held_back, "an event stays in the outbox");
         }
     }
+}
+
+fn acknowledged_within() -> Duration {
+    planted::number("EDGEREC_PLANT_ACK_S").map_or(ACKNOWLEDGED_WITHIN, Duration::from_secs)
 }
 
 /// Waits for a time; for ever if there is none.

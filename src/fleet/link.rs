@@ -16,7 +16,7 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PubAck,
     PubAckReason, Publish, SubAck, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Request, StateError};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttState, Request, StateError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ use crate::fleet::notebook::Notebook;
 use crate::fleet::outbound::{Message, Outbound, Requested};
 use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;
-use crate::fleet::{KEEP_ALIVE, PACKET_BYTES_MAX, tls};
+use crate::fleet::{IN_FLIGHT_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, tls};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 
@@ -247,11 +247,18 @@ impl Link {
     /// library, which would send it in the order of packet numbers, without regard to how much the
     /// broker takes at a time, or forget it. State, presence and events are told anew by those who
     /// tell them; answers are kept for the next connection.
+    ///
+    /// Nor is the library's state kept: its packet numbers run past their end, for good, if the next
+    /// broker takes fewer at a time, and a number that was in use twice would hold up everything.
     fn take_back(&mut self) {
         self.outbound.close();
         // Empties the channel too: since it was emptied last, something may have been requested.
         self.events.clean();
-        let collided = self.events.state.collision.take().map(Request::Publish);
+        let fresh = MqttState::new(IN_FLIGHT_MAX, false);
+        let mut state = std::mem::replace(&mut self.events.state, fresh);
+        let has_come = |event: &Event| matches!(event, Event::Incoming(Packet::Publish(_)));
+        self.events.state.events = state.events.drain(..).filter(has_come).collect();
+        let collided = state.collision.take().map(Request::Publish);
         let requests: Vec<Request> = self.events.pending.drain(..).chain(collided).collect();
         for request in requests {
             match request {

@@ -2,9 +2,9 @@
 //!
 //! Five tasks. The [`link`] owns the connection and is the only one that polls it; it never waits
 //! for anything else, so that acknowledgements and pings go on whatever the box does. The [`keeper`]
-//! takes documents one after the other: durable and in force, or refused. The [`errands`] are commands,
-//! done and answered in turn. The [`voice`] says that the
-//! box is there and how it stands, the [`herald`] what happened. What the fleet needs of the box is the port [`FleetBox`].
+//! takes documents one after the other: durable and in force, or refused. The [`errands`] are
+//! commands, done and answered in turn. The [`voice`] says that the box is there and how it stands,
+//! the [`herald`] what happened. What the fleet needs of the box is the port [`FleetBox`].
 //!
 //! Nothing depends on what the broker keeps of a session: rules and state are retained messages. A
 //! document that could not be held while others were at work is asked for again.

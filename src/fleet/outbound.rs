@@ -138,9 +138,11 @@ impl Outbound {
         Some(notes.sent.remove(place).1)
     }
 
-    /// Acknowledgements do not come though they should have long ago.
+    /// Acknowledgements do not come though they should have long ago. The link sees it at the next
+    /// thing that it sends or hears, a probe at the latest; if there is room, that is at once.
     pub(super) fn note_silence(&self) {
         self.notes().silent = true;
+        self.try_disconnect();
     }
 
     /// Whether the link is to be made anew.

@@ -15,6 +15,7 @@ use super::support::media::Clip;
 use super::support::mqtt_relay::{Mood, MqttRelay};
 use super::support::operator::Operator;
 use super::support::push::{Pace, push_file};
+use super::support::scratch;
 use super::support::wait::{wait_for, wait_until};
 use super::{BACK_WITHIN, ONLINE, SOON, STATE, TO_ALL, document, mqtt_at};
 
@@ -169,29 +170,73 @@ fn an_event_is_told_until_it_is_acknowledged_and_not_again_after() {
 }
 
 #[test]
-fn what_a_broker_has_forgotten_on_its_way_is_told_to_the_next() {
+fn what_a_broker_does_not_acknowledge_and_forgets_is_told_to_the_next() {
+    const AT_A_TIME: usize = 2;
     let mut broker = Broker::start();
-    let (operator, relay, edge) = behind_a_relay(&broker, BoxPlan::default());
+    let plan = BoxPlan::default().env("EDGEREC_PLANT_ACK_S", "5");
+    let (operator, relay, edge) = behind_a_relay(&broker, plan);
     relay.set(Mood::SwallowAcks);
     push(&edge, "one");
-    wait_until(SOON, "something is on its way", || relay.swallowed() >= OF_A_PUSH.len());
+    let said = "the broker does not acknowledge what it is sent";
+    wait_until(SOON, said, || edge.log().contains(said));
+    assert!(relay.most_on_their_way() >= OF_A_PUSH.len(), "{}", relay.most_on_their_way());
+    relay.set(Mood::Refuse);
     let before = operator.connections();
     broker.kill();
-    relay.set(Mood::Refuse);
     operator.forget();
+    // The next broker knows no session of the box, and takes less at a time.
+    broker.add_setting(&format!("max_inflight_messages {AT_A_TIME}\n"));
     broker.start_again();
     operator.back_after(before);
     push(&edge, "two");
     relay.set(Mood::Pass);
-    // The same process comes back to a broker that knows no session of its.
     let heard = hear_kinds(&operator, &[&OF_A_PUSH[..], &OF_A_PUSH].concat());
     assert_eq!(heard[0].1["edgerec"]["seq"], 2, "the first was acknowledged");
     assert_none_missing(&[vec![("config".to_owned(), first())], heard].concat());
+
+    wait_until_told(&edge);
+    relay.set(Mood::SwallowAcks);
+    send(&edge, "three");
+    let noticed = "an event is not acknowledged";
+    wait_until(SOON, noticed, || edge.log().matches(noticed).count() == 2);
+    assert_eq!(relay.most_on_their_way(), AT_A_TIME);
 }
 
 /// Stands for the event that was acknowledged before.
 fn first() -> Value {
     json!({"edgerec": {"seq": 1}})
+}
+
+#[test]
+fn an_event_that_the_broker_does_not_take_waits_and_holds_up_no_other() {
+    const ALL: &str = "topic readwrite edgerec/#\n";
+    const DENIED: &str = "topic deny edgerec/v1/venue/box/box-01/event/push_begin\n";
+    let dir = scratch("broker");
+    let acl = dir.path().join("acl");
+    std::fs::write(&acl, format!("{ALL}{DENIED}")).expect("written");
+    let mut broker = Broker::in_dir(dir, "allow_anonymous true\nacl_file {dir}/acl\n");
+    let (operator, _relay, mut edge) = behind_a_relay(&broker, BoxPlan::default());
+    push(&edge, "cam");
+    hear_kinds(&operator, &["config", "push_end", "record_status", "record_status"]);
+    let waits = |edge: &EdgeBox| -> Vec<String> {
+        let rows = edge.cli_ok(&["events", "--json"]);
+        let rows = rows.lines().filter(|row| row.contains("\"waits\""));
+        rows.map(|row| serde_json::from_str::<Value>(row).expect("JSON")["kind"].to_string())
+            .collect()
+    };
+    wait_until(SOON, "only the refused one waits", || waits(&edge) == ["\"push_begin\""]);
+    assert!(edge.log().contains("the broker does not take it"), "{}", edge.log());
+
+    std::fs::write(&acl, ALL).expect("written");
+    let before = operator.connections();
+    edge.kill();
+    broker.kill();
+    broker.start_again();
+    operator.back_after(before);
+    operator.forget();
+    edge.start_again();
+    hear_kinds(&operator, &["push_begin"]);
+    wait_until_told(&edge);
 }
 
 #[test]

@@ -58,6 +58,13 @@ impl Broker {
         broker
     }
 
+    /// Adds a line of configuration for the next start.
+    pub fn add_setting(&self, line: &str) {
+        let path = self.dir.path().join("mosquitto.conf");
+        let config = fs::read_to_string(&path).expect("it was written");
+        fs::write(path, config + line).expect("written");
+    }
+
     /// Starts it again on the same port.
     #[track_caller]
     pub fn start_again(&mut self) {

@@ -1,5 +1,6 @@
 //! JSON Schemas, judged by Python's jsonschema: not our code.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,6 +77,13 @@ pub fn planted(good: &Value, optional: &[&str], rename: bool) -> Vec<Value> {
         }
     }
     changed
+}
+
+/// One document of each shape: those that have the same members are as good as one another.
+pub fn shapes(documents: &[Value]) -> Vec<&Value> {
+    let of_each: BTreeMap<Vec<String>, &Value> =
+        documents.iter().map(|document| (members("", document), document)).collect();
+    of_each.into_values().collect()
 }
 
 /// The places of all members of objects, as JSON pointers.

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What the relay does.
@@ -16,8 +17,11 @@ pub enum Mood {
     Refuse,
 }
 
-/// PUBACK, as the type in the first byte of a packet has it.
+/// Types of packets, as the first four bits have them.
+const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+/// The bits of a PUBLISH that say how it is delivered.
+const QOS: u8 = 0b110;
 
 /// A relay on a port of its own. Its threads end with their connections.
 pub struct MqttRelay {
@@ -28,6 +32,7 @@ pub struct MqttRelay {
 struct Desk {
     mood: Mood,
     swallowed: usize,
+    most_on_their_way: usize,
     clients: Vec<TcpStream>,
 }
 
@@ -36,7 +41,8 @@ impl MqttRelay {
     pub fn start(broker: SocketAddr) -> MqttRelay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
-        let desk = Desk { mood: Mood::Pass, swallowed: 0, clients: Vec::new() };
+        let desk =
+            Desk { mood: Mood::Pass, swallowed: 0, most_on_their_way: 0, clients: Vec::new() };
         let desk = Arc::new(Mutex::new(desk));
         let shared = Arc::clone(&desk);
         std::thread::spawn(move || {
@@ -61,12 +67,18 @@ impl MqttRelay {
     pub fn set(&self, mood: Mood) {
         let mut desk = self.desk.lock().expect("no panic inside");
         desk.mood = mood;
+        desk.most_on_their_way = 0;
         if mood == Mood::Refuse {
             for client in desk.clients.drain(..) {
                 // It may be gone already.
                 let _ = client.shutdown(Shutdown::Both);
             }
         }
+    }
+
+    /// How many messages of a box were unacknowledged at the same time, since the mood changed.
+    pub fn most_on_their_way(&self) -> usize {
+        self.desk.lock().expect("no panic inside").most_on_their_way
     }
 
     /// How many acknowledgements it has swallowed.
@@ -77,10 +89,22 @@ impl MqttRelay {
 
 /// Copies both ways until one side closes.
 fn relay(client: TcpStream, server: TcpStream, desk: &Arc<Mutex<Desk>>) {
-    let (mut from, mut to) = (client.try_clone().expect("a socket"), server.try_clone());
+    let (mut from, mut to) =
+        (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+    // Messages of the box for which it has no acknowledgement.
+    let on_their_way = Arc::new(AtomicUsize::new(0));
+    let (counted, at_the_desk) = (Arc::clone(&on_their_way), Arc::clone(desk));
     std::thread::spawn(move || {
-        let to = to.as_mut().expect("a socket");
-        let _ = std::io::copy(&mut from, to);
+        while let Some(packet) = packet(&mut from) {
+            if packet[0] >> 4 == PUBLISH && packet[0] & QOS != 0 {
+                let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
+                let mut desk = at_the_desk.lock().expect("no panic inside");
+                desk.most_on_their_way = desk.most_on_their_way.max(now);
+            }
+            if to.write_all(&packet).is_err() {
+                break;
+            }
+        }
         let _ = to.shutdown(Shutdown::Both);
     });
     let desk = Arc::clone(desk);
@@ -89,9 +113,12 @@ fn relay(client: TcpStream, server: TcpStream, desk: &Arc<Mutex<Desk>>) {
         while let Some(packet) = packet(&mut server) {
             {
                 let mut desk = desk.lock().expect("no panic inside");
-                if desk.mood == Mood::SwallowAcks && packet[0] >> 4 == PUBACK {
-                    desk.swallowed += 1;
-                    continue;
+                if packet[0] >> 4 == PUBACK {
+                    if desk.mood == Mood::SwallowAcks {
+                        desk.swallowed += 1;
+                        continue;
+                    }
+                    on_their_way.fetch_sub(1, Ordering::SeqCst);
                 }
             }
             if client.write_all(&packet).is_err() {

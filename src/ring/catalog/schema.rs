@@ -243,4 +243,36 @@ mod tests {
         let damaged = open(&path, &identity()).map(|_| ());
         assert!(matches!(damaged, Err(RingError::Catalog { .. })), "{damaged:?}");
     }
+
+    #[test]
+    fn an_outbox_from_before_the_fleet_was_a_reader_is_counted_and_old_entries_are_not_told() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("state.db");
+        let mut db = Connection::open(&path).expect("made");
+        db.execute_batch(&STEPS[..3].concat()).expect("as it was");
+        db.pragma_update(None, "user_version", 3).expect("set");
+        let notice = "INSERT INTO notice (id, stream, event_type, at_ms, url, key, body)
+            VALUES (?1, 'd/live/cam', 1, 0, 'http://h/', '', '{}')";
+        for id in ["1-1", "1-2"] {
+            db.execute(notice, [id]).expect("entered");
+        }
+        db.execute_batch(
+            "INSERT INTO gap (stream, session, from_ms, cause) VALUES (1, 0, 0, 'c');
+             INSERT INTO loss (file, at_ms, media_ms, reason) VALUES (7, 0, 0, 'r');",
+        )
+        .expect("entered");
+        drop(db);
+        db = open(&path, &identity()).expect("open");
+        let number = |db: &Connection, text: &str| -> u32 {
+            db.query_row(text, [], |row| row.get(0)).expect("asked")
+        };
+        assert_eq!(number(&db, "SELECT units FROM outbox"), 2);
+        assert_eq!(number(&db, "SELECT count(*) FROM notice WHERE fleet = 0 AND state = 0"), 2);
+        let told = "SELECT (SELECT sum(told) FROM gap) + (SELECT sum(told) FROM loss)";
+        assert_eq!(number(&db, told), 4);
+        db.execute(notice, ["1-3"]).expect("entered");
+        assert_eq!(number(&db, "SELECT units FROM outbox"), 3);
+        db.execute("DELETE FROM notice WHERE seq < 3", []).expect("gone");
+        assert_eq!(number(&db, "SELECT units FROM outbox"), 1);
+    }
 }

@@ -8,9 +8,9 @@
 //! 3. What happened to a stream, a recording or a file is durable when the posting returns. What
 //!    is only said of their quality (events 321 and 341) becomes durable with the next group sync,
 //!    and so does it that a reader has a row: a power cut may have it told twice.
-//! 4. At most [`NOTICES_MAX`] units of 2 KiB, fewer in a small ring (a quarter of the reserve). What
-//!    no reader waits for any more is kept for a replay and goes first; then the oldest goes, and is
-//!    entered in the ledger ([`room`]).
+//! 4. At most [`NOTICES_MAX`](crate::domain::limits::NOTICES_MAX) units of 2 KiB, fewer in a small
+//!    ring (a quarter of the reserve). What no reader waits for any more is kept for a replay and
+//!    goes first; then the oldest goes, and is entered in the ledger ([`room`]).
 //! 5. A row has one reader or two, each with its own mark: the receiver of the event's notices
 //!    ([`lanes`]), and the fleet ([`fleet`]). A row that one has is still there for the other.
 //!
