@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, Publish, SubAck,
-    SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PubAckReason,
+    Publish, SubAck, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, StateError};
 use tokio::sync::mpsc::error::TrySendError;
@@ -75,6 +75,8 @@ pub struct Link {
     will_retained: bool,
     /// The log of commands that were turned away.
     turned_away: LogPace,
+    /// The log of what the broker did not take.
+    unheard: LogPace,
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
 }
@@ -106,6 +108,7 @@ impl Link {
             will_qos: QoS::AtLeastOnce,
             will_retained: true,
             turned_away: LogPace::default(),
+            unheard: LogPace::default(),
             to_subscribe: Vec::new(),
         }
     }
@@ -183,6 +186,7 @@ impl Link {
             }
             Packet::Publish(publish) => self.document(publish),
             Packet::SubAck(ack) => self.listens(&ack),
+            Packet::PubAck(ack) => self.heard(ack.reason),
             _ => {}
         }
     }
@@ -231,6 +235,16 @@ impl Link {
             error!(codes = ?ack.return_codes, "the broker does not let the box listen for rules");
         }
         self.notebook.note(|notes| notes.denied = denied);
+    }
+
+    /// The library forgets a message that the broker did not take: it makes no loop.
+    fn heard(&mut self, reason: PubAckReason) {
+        if matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
+            return;
+        }
+        if let Some(held_back) = self.unheard.take(self.clock.now().boot) {
+            error!(?reason, held_back, "the broker does not take what the box says");
+        }
     }
 
     fn document(&self, publish: Publish) {

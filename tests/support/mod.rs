@@ -20,6 +20,7 @@ pub mod http;
 pub mod media;
 pub mod memory_shelf;
 pub mod mounts;
+pub mod network;
 pub mod operator;
 pub mod outbox;
 pub mod packets;
