@@ -235,6 +235,8 @@ fn an_interrupted_rollout_says_how_to_go_on_and_goes_on() {
     let mut others = rules(99, "others");
     others["rules"][0]["StreamName"] = json!("others");
     scene.operator.send(&own, others.to_string());
+    // The way back does not need the file.
+    std::fs::remove_file(&changed).expect("there");
     let mut fifth = scene.rollout(&back, &["--back"]);
     assert!(fifth.end_within(WITHIN).success(), "{}", fifth.log_tail());
     scene.all_decide("new");
@@ -253,7 +255,13 @@ fn a_signed_rollout_is_taken_by_boxes_that_have_the_key() {
     let there = |state: &Value| state["clock"] == "trusted";
     scene.operator.hear(SOON, "edgerec/v1/venue/box/box-01/state", "it is there", there);
     let file = new_rules(&scene);
-    let mut rollout = scene.rollout(&file, &["--hold", "1", "--sign-key", &text(&ours)]);
+    let ours = text(&ours);
+    let sign = ["--sign-key", ours.as_str()];
+    let mut killed = scene.rollout(&file, &[&["--hold", "600"], &sign[..]].concat());
+    wait_until(WITHIN, "the step begins", || scene.events("step").len() == 1);
+    killed.kill();
+    assert!(scene.desk.refused(2, &["rollout", &file]).contains("--sign-key is missing"));
+    let mut rollout = scene.rollout(&file, &[&["--hold", "1"], &sign[..]].concat());
     assert!(rollout.end_within(WITHIN).success(), "{}", rollout.log_tail());
     scene.applied(1, "fleet", 11);
     assert_eq!(scene.decided(1, "cam"), ("new".to_owned(), "fleet".to_owned()));

@@ -157,7 +157,7 @@ impl Crew<'_> {
             self.teller.event(&words, &json!({"event": "note", "note": words}))?;
         }
         let revision = self.scene.published(None)?.as_ref().map_or(0, revision);
-        let words = format!("done: all boxes have revision {revision}");
+        let words = format!("done: revision {revision} is published for all");
         self.teller.event(&words, &json!({"event": "done", "revision": revision}))
     }
 
