@@ -37,7 +37,7 @@ const RIGHTS: &str = "user operator\ntopic readwrite edgerec/v1/venue/#\n\
 /// A flood has this many bytes a second.
 const FLOOD_BYTES_PER_S: u64 = 10 << 20;
 /// What a box may take for it, in KiB: packets on their way, and one that is read.
-const FLOOD_RSS_KIB_MAX: u64 = 48 << 10;
+const FLOOD_RSS_KIB_MAX: u64 = 24 << 10;
 
 fn options(broker: &Broker, user: &str) -> MqttOptions {
     let addr = broker.addr();
