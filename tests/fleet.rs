@@ -9,8 +9,12 @@ mod commands;
 mod contract;
 #[path = "fleet/events.rs"]
 mod events;
+#[path = "fleet/hostile.rs"]
+mod hostile;
 #[path = "fleet/link.rs"]
 mod link;
+#[path = "fleet/network.rs"]
+mod network;
 #[path = "fleet/orders.rs"]
 mod orders;
 #[path = "fleet/rules.rs"]
@@ -36,8 +40,8 @@ const CLIENT: &str = "edgerec-venue-box-01";
 /// A good document must be in force within this time.
 const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(20);
-/// A box that lost its broker may take a minute, and more if its first attempt fails.
-const BACK_WITHIN: Duration = Duration::from_secs(150);
+/// A box that lost its broker may take 100 s, and more if its first attempt fails.
+const BACK_WITHIN: Duration = Duration::from_secs(240);
 
 /// The lines of `[mqtt]` for a broker.
 fn mqtt(broker: &Broker) -> String {

@@ -41,6 +41,11 @@ impl Errand {
         }
     }
 
+    /// Whether it is worth nothing any more.
+    fn is_late(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now > until)
+    }
+
     /// The message that answers it; `None`: it asks for none, or for one where none may go.
     pub(super) fn reply(
         &self,
@@ -97,7 +102,7 @@ impl Errands {
                 errand = self.arriving.recv() => errand,
             };
             let Some(errand) = errand else { return };
-            if errand.until.is_some_and(|until| Instant::now() > until) {
+            if errand.is_late(Instant::now()) {
                 warn!("a command of the fleet came too late");
                 continue;
             }
@@ -110,5 +115,55 @@ impl Errands {
                 _ = self.outbound.publish(standing.connection, reply) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::mqttbytes::QoS;
+
+    use super::*;
+    use crate::domain::fleet::document::Addressee;
+
+    fn errand(properties: PublishProperties) -> Errand {
+        let mut publish = Publish::new("c", QoS::AtLeastOnce, "{}", None);
+        publish.properties = Some(properties);
+        Errand::of(publish)
+    }
+
+    #[test]
+    fn a_command_is_late_once_its_time_is_over() {
+        let lasts = |s| PublishProperties { message_expiry_interval: s, ..Default::default() };
+        let after = |s| Instant::now() + Duration::from_secs(s);
+        let errand_of_five = errand(lasts(Some(5)));
+        assert!(!errand_of_five.is_late(after(4)) && errand_of_five.is_late(after(6)));
+        assert!(!errand(lasts(None)).is_late(after(1_000_000)), "it has no end");
+    }
+
+    #[test]
+    fn an_answer_goes_where_it_may_and_fits_into_a_packet() {
+        let topics = Topics::new(&Addressee { fleet: "venue".into(), box_id: "box-01".into() });
+        let standing = Standing {
+            connection: 1,
+            packet_bytes_max: 1_000,
+            qos: QoS::AtLeastOnce,
+            retains: true,
+        };
+        let to = |topic: &str, answer: usize| {
+            let properties = PublishProperties {
+                response_topic: Some(topic.to_owned()),
+                correlation_data: Some(Bytes::from_static(b"7")),
+                ..Default::default()
+            };
+            errand(properties).reply(vec![b'x'; answer], standing, &topics)
+        };
+        let reply = to("edgerec/v1/venue/reply/7", 100).expect("it is asked for");
+        assert_eq!((reply.topic.as_str(), reply.payload.len()), ("edgerec/v1/venue/reply/7", 100));
+        assert_eq!(reply.properties.correlation_data.as_deref(), Some(&b"7"[..]));
+        let long = to("ops/7", 2_000).expect("it is asked for");
+        assert!(String::from_utf8_lossy(&long.payload).contains("ResourceInsufficient"));
+        assert!(to("edgerec/v1/venue/config", 100).is_none(), "that means something to others");
+        let unasked = errand(PublishProperties::default());
+        assert!(unasked.reply(Vec::new(), standing, &topics).is_none());
     }
 }

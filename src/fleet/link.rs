@@ -84,6 +84,8 @@ pub struct Link {
     will_retained: bool,
     /// The log of commands that were turned away.
     turned_away: LogPace,
+    /// The log of what the broker did not take.
+    unheard: LogPace,
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
     /// Answers that a lost connection has not brought to the broker for sure.
@@ -120,6 +122,7 @@ impl Link {
             will_qos: QoS::AtLeastOnce,
             will_retained: true,
             turned_away: LogPace::default(),
+            unheard: LogPace::default(),
             to_subscribe: Vec::new(),
             to_say_again: VecDeque::new(),
         }
@@ -296,10 +299,15 @@ impl Link {
     }
 
     /// The broker has something of ours, or does not want it.
-    fn has(&self, ack: &PubAck) {
-        let Some(event) = self.outbound.acknowledged(ack.pkid) else { return };
+    fn has(&mut self, ack: &PubAck) {
         use PubAckReason::{NoMatchingSubscribers, Success};
         let taken = matches!(ack.reason, Success | NoMatchingSubscribers);
+        let event = self.outbound.acknowledged(ack.pkid);
+        if !taken && let Some(held_back) = self.unheard.take(self.clock.now().boot) {
+            let reason = ack.reason;
+            error!(?reason, held_back, "the broker does not take what the box says");
+        }
+        let Some(event) = event else { return };
         let acknowledged = Acknowledged { connection: self.connections, event, taken };
         // Without room the event counts as not told, and is sent again on the next connection.
         let _ = self.acknowledged.try_send(acknowledged);

@@ -193,7 +193,10 @@ fn options(access: &BrokerAccess, client_id: String) -> Result<MqttOptions, Flee
     let broker = &access.url;
     let secure = broker.scheme() == "mqtts";
     let port = broker.port().unwrap_or(if secure { 8883 } else { 1883 });
-    let mut options = MqttOptions::new(client_id, broker.host(), port);
+    // Without the brackets of an IPv6 address: as a name in a certificate it has none, and the
+    // library takes the port from behind the last colon.
+    let host = broker.host().trim_matches(['[', ']']);
+    let mut options = MqttOptions::new(client_id, host, port);
     if secure {
         let tls = tls::client_config(
             access.ca.as_ref(),

@@ -149,9 +149,9 @@ fn openssl(dir: &Path, arguments: &str) {
     run_ok(command.args(arguments.split_whitespace()).current_dir(dir));
 }
 
-/// An authority with a certificate for the loopback and one for a box.
-fn make_certificates(dir: &Path) {
-    fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\n").expect("written");
+/// An authority with a certificate for the loopback, both versions, and one for a box.
+pub(super) fn make_certificates(dir: &Path) {
+    fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1,IP:::1\n").expect("written");
     fs::write(dir.join("v3"), "basicConstraints=CA:FALSE\n").expect("written");
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(dir, &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 9 -subj /CN=ca"));

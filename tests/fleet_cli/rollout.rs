@@ -198,7 +198,7 @@ fn a_canary_that_is_not_well_spares_the_others() {
 
 #[test]
 fn an_interrupted_rollout_says_how_to_go_on_and_goes_on() {
-    let scene = Scene::new(3);
+    let mut scene = Scene::new(3);
     let file = new_rules(&scene);
     let steps = |count: usize| {
         wait_until(WITHIN, "the step begins", || scene.events("step").len() == count);
@@ -229,9 +229,18 @@ fn an_interrupted_rollout_says_how_to_go_on_and_goes_on() {
     let mut fourth = scene.rollout(&back, &["--hold", "600"]);
     steps(begun + 1);
     fourth.kill();
+    // What somebody has given a box of the step meanwhile is not touched.
+    let first = scene.events("step").pop().expect("a step")["boxes"][0].take();
+    let own = format!("edgerec/v1/venue/box/{}/config", first.as_str().expect("a name"));
+    let mut others = rules(99, "others");
+    others["rules"][0]["StreamName"] = json!("others");
+    scene.operator.send(&own, others.to_string());
+    // The way back does not need the file.
+    std::fs::remove_file(&changed).expect("there");
     let mut fifth = scene.rollout(&back, &["--back"]);
-    assert_eq!(fifth.end_within(WITHIN).code(), Some(1), "{}", fifth.log_tail());
+    assert!(fifth.end_within(WITHIN).success(), "{}", fifth.log_tail());
     scene.all_decide("new");
+    assert_eq!(scene.operator.kept(&own), others);
     assert!(scene.desk.refused(2, &["rollout", &back, "--back"]).contains("no rollout of"));
 }
 
@@ -246,7 +255,13 @@ fn a_signed_rollout_is_taken_by_boxes_that_have_the_key() {
     let there = |state: &Value| state["clock"] == "trusted";
     scene.operator.hear(SOON, "edgerec/v1/venue/box/box-01/state", "it is there", there);
     let file = new_rules(&scene);
-    let mut rollout = scene.rollout(&file, &["--hold", "1", "--sign-key", &text(&ours)]);
+    let ours = text(&ours);
+    let sign = ["--sign-key", ours.as_str()];
+    let mut killed = scene.rollout(&file, &[&["--hold", "600"], &sign[..]].concat());
+    wait_until(WITHIN, "the step begins", || scene.events("step").len() == 1);
+    killed.kill();
+    assert!(scene.desk.refused(2, &["rollout", &file]).contains("--sign-key is missing"));
+    let mut rollout = scene.rollout(&file, &[&["--hold", "1"], &sign[..]].concat());
     assert!(rollout.end_within(WITHIN).success(), "{}", rollout.log_tail());
     scene.applied(1, "fleet", 11);
     assert_eq!(scene.decided(1, "cam"), ("new".to_owned(), "fleet".to_owned()));

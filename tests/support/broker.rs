@@ -1,7 +1,7 @@
 //! A real mosquitto on a free port of the loopback, to be killed and started again.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -41,14 +41,29 @@ impl Broker {
         Broker::in_dir(scratch("broker"), settings)
     }
 
+    /// A broker for everybody on another address than the loopback's.
+    #[track_caller]
+    pub fn reached_at(host: &str) -> Broker {
+        Broker::in_dir_at(scratch("broker"), host, "allow_anonymous true\n")
+    }
+
     /// A broker in a folder that holds what its settings name.
     #[track_caller]
     pub fn in_dir(dir: TempDir, settings: &str) -> Broker {
-        let addr = free_addr();
+        Broker::in_dir_at(dir, "127.0.0.1", settings)
+    }
+
+    /// The same on another address of this machine.
+    #[track_caller]
+    pub fn in_dir_at(dir: TempDir, host: &str, settings: &str) -> Broker {
+        let host: IpAddr = host.parse().expect("an address");
+        let free = TcpListener::bind((host, 0)).expect("a free port");
+        let addr = free.local_addr().expect("bound");
+        drop(free);
         let folder = dir.path().to_string_lossy();
         let config = format!(
             "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\npersistence_location {folder}/\n\
-             listener {} 127.0.0.1\n{}",
+             listener {} {host}\n{}",
             addr.port(),
             settings.replace("{dir}", &folder)
         );
@@ -99,9 +114,14 @@ impl Broker {
     /// How often a client came, since the broker was first started: by the broker's own log.
     pub fn connections_of(&self, client: &str) -> usize {
         let words = format!(" as {client} (");
-        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let log = self.log();
         let came = |line: &&str| line.contains("New client connected") && line.contains(&words);
         log.lines().filter(came).count()
+    }
+
+    /// Its log; each line begins with the time.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     fn log_path(&self) -> std::path::PathBuf {

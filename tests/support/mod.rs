@@ -22,6 +22,7 @@ pub mod media;
 pub mod memory_shelf;
 pub mod mounts;
 pub mod mqtt_relay;
+pub mod network;
 pub mod operator;
 pub mod outbox;
 pub mod packets;

@@ -16,7 +16,7 @@ use crate::api::cloud::streams::{Cut, key};
 use crate::api::cloud::tasks::{create, of_format};
 use crate::api::cloud::{Answer, CloudDesk, utc_time};
 use crate::domain::document::Fields;
-use crate::domain::faults::{FaultKind, Faults, quoted};
+use crate::domain::faults::{Faults, quoted};
 use crate::domain::files::{FileFormat, UnknownFormat};
 use crate::domain::service::Refusal;
 use crate::domain::service::tasks::{When, Wish};
@@ -109,7 +109,7 @@ fn read_range(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Range> {
         Some(text) => text
             .parse()
             .map_err(|error: UnknownFormat| {
-                faults.add_kind(FaultKind::Value, place, error.to_string());
+                faults.add(place, error.to_string());
             })
             .ok(),
     };

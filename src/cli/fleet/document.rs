@@ -116,6 +116,11 @@ impl<'a> Press<'a> {
         Ok(text)
     }
 
+    /// Whether documents are signed.
+    pub(super) fn signs(&self) -> bool {
+        self.signer.is_some()
+    }
+
     /// By whom it is signed, in words; empty for nobody.
     pub(super) fn by(&self) -> String {
         let by = |signer: &Signer| format!(", signed by {}", signer.public_key().id());

@@ -18,6 +18,8 @@ pub(super) struct Book {
     pub(super) fleet: String,
     /// What all boxes are to have, and the revision that was given for it.
     pub(super) wanted: Value,
+    /// Whether boxes get it signed.
+    pub(super) signed: bool,
     /// What was published for all of them before.
     pub(super) before: Option<Value>,
     /// Boxes that get it first, group after group.
@@ -123,6 +125,7 @@ mod tests {
         let mut book = Book {
             fleet: "venue".into(),
             wanted: json!({"revision": 7}),
+            signed: false,
             before: None,
             groups: vec![vec![member]],
             rest: Vec::new(),

@@ -74,7 +74,8 @@ impl Crew<'_> {
                 Stage::Back { .. } => Some("it was being taken back".to_owned()),
             };
             if let Some(why) = verdict {
-                return self.take_back(&why).await;
+                self.take_back(&why).await?;
+                return Err(Failure::Said(Failure::FAILED));
             }
         }
     }
@@ -104,6 +105,10 @@ impl Crew<'_> {
         let ids: Vec<String> = group.iter().map(|member| member.id.clone()).collect();
         self.teller.step(&format!("step {} of {steps}", number + 1), &ids)?;
         for member in &group {
+            if !self.is_ours(member)? && self.scene.published(Some(&member.id))? != member.own {
+                let what = format!("somebody has published rules for {} meanwhile", member.id);
+                return Ok(Verdict::Ill(what));
+            }
             let set = staged(&self.book.wanted, member);
             self.publish(Some(&member.id), &set).await?;
         }
@@ -152,7 +157,7 @@ impl Crew<'_> {
             self.teller.event(&words, &json!({"event": "note", "note": words}))?;
         }
         let revision = self.scene.published(None)?.as_ref().map_or(0, revision);
-        let words = format!("done: all boxes have revision {revision}");
+        let words = format!("done: revision {revision} is published for all");
         self.teller.event(&words, &json!({"event": "done", "revision": revision}))
     }
 
@@ -186,19 +191,24 @@ impl Crew<'_> {
             Verdict::Ill(why) => format!("; not every box says so yet: {why}"),
         };
         let words = format!("taken back: the old rules are published again{still}");
-        self.teller.event(&words, &json!({"event": "taken_back", "why": why, "still": still}))?;
-        Err(Failure::Said(Failure::FAILED))
+        self.teller.event(&words, &json!({"event": "taken_back", "why": why, "still": still}))
     }
 
     async fn give_back(&mut self, first: &[Member]) -> Result<(), Failure> {
         for member in first {
             let own = member.own.as_ref().map_or_else(nothing, content);
-            // A box that never got anything keeps its topic as it is.
-            if self.scene.published(Some(&member.id))? != member.own {
+            // What somebody else has published meanwhile stays.
+            if self.is_ours(member)? {
                 self.publish(Some(&member.id), &own).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether what is published for a box is what it gets before all do.
+    fn is_ours(&self, member: &Member) -> Result<bool, Failure> {
+        let there = self.scene.published(Some(&member.id))?;
+        Ok(there.as_ref().map(content) == Some(content(&staged(&self.book.wanted, member))))
     }
 
     /// Publishes a rule set unless its content is there; gives its revision.

@@ -50,16 +50,21 @@ pub(super) async fn rollout(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let press = Press::new(fleet, &asked.signing)?;
-    let wanted = read(&asked.file)?;
     let file = BookFile::beside(&asked.file);
-    let mut teller = Teller::new(asked.json, out);
-    let mut scene = Scene::open(fleet).await?;
-    let book = match file.load()? {
-        Some(book) => go_on(book, fleet, &wanted, &mut teller)?,
+    let under_way = file.load()?;
+    // To take a rollout back nobody needs its file any more.
+    let wanted = match &under_way {
+        Some(book) if asked.back => book.wanted.clone(),
         None if asked.back => {
             let what = format!("no rollout of {} is under way", asked.file.display());
             return Err(Failure::Usage(what));
         }
+        _ => read(&asked.file)?,
+    };
+    let mut teller = Teller::new(asked.json, out);
+    let mut scene = Scene::open(fleet).await?;
+    let book = match under_way {
+        Some(book) => go_on(book, fleet, &wanted, &press, &mut teller)?,
         None => match plan(fleet, &mut scene, asked, &wanted, &press)? {
             Some(book) => book,
             None => {
@@ -93,11 +98,16 @@ fn go_on(
     book: Book,
     fleet: &Fleet<'_>,
     wanted: &Value,
+    press: &Press<'_>,
     teller: &mut Teller<'_>,
 ) -> Result<Book, Failure> {
     if book.fleet != fleet.mqtt.fleet || content(&book.wanted) != content(wanted) {
         let what = "a rollout of other rules is under way from this file: finish it with the file \
                     as it was, or take it back with --back";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    if book.signed && !press.signs() {
+        let what = "the rollout that is under way is signed: --sign-key is missing";
         return Err(Failure::Usage(what.to_owned()));
     }
     teller.event("goes on with the rollout that is under way", &json!({"event": "goes_on"}))?;
@@ -142,8 +152,8 @@ fn plan(
         check(&set, &member.id)?;
         press.text(&set, u64::MAX, Some(&member.id))?;
     }
-    let fleet = fleet.mqtt.fleet.clone();
-    Ok(Some(Book { fleet, wanted, before, groups, rest, stage: Stage::Group(0) }))
+    let (fleet, signed) = (fleet.mqtt.fleet.clone(), press.signs());
+    Ok(Some(Book { fleet, wanted, signed, before, groups, rest, stage: Stage::Group(0) }))
 }
 
 /// What a box gets before all do.
