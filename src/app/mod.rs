@@ -10,6 +10,7 @@ mod publish_check;
 mod rules;
 mod sources;
 mod target;
+mod uploads;
 mod watchdog;
 mod web;
 
@@ -29,20 +30,16 @@ use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
+use crate::app::uploads::Uploads;
 use crate::app::watchdog::Part;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
-use crate::delivery::board::Board;
-use crate::delivery::ring_shelf::RingShelf;
-use crate::delivery::settings::DeliverySettings;
 use crate::delivery::target::Target;
-use crate::delivery::worker::Worker;
 use crate::fleet::FleetError;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
-use crate::platform::links::SystemLinks;
 use crate::platform::net::{Net, SystemNet};
 use crate::platform::service_manager;
 use crate::recorder::live::LiveTable;
@@ -224,25 +221,26 @@ async fn serve(
     let after_streams = TaskTracker::new();
     let background = CancellationToken::new();
     callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
-    let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, online);
+    let uploads = target.and_then(|target| Uploads::of(&config, target));
+    let board = uploads.as_ref().map(|uploads| uploads.board.clone());
+    let known =
+        Arc::new(Knowledge { live: live.clone(), board: board.clone(), clock: clock.clone() });
+    let parts = (online, known.clone());
+    let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, parts);
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
         let parts = FleetParts { desk, rules: in_force, live, flash };
         fleet::start(mqtt, us, parts, &after_streams, &background)?;
     }
-    let timezone = &config.identity.timezone;
-    let uploads =
-        config.upload.as_ref().map(|upload| target::settings(upload, timezone)).zip(target);
-    let board = uploads.map(|(settings, target)| {
-        deliver((settings, target), &ring, &clock, &after_streams, background.clone())
-    });
+    if let Some(uploads) = uploads {
+        uploads.start(&ring, &clock, &after_streams, background.clone());
+    }
     if let Some(web) = web {
         let parts = WebParts { desk, live: live.clone(), board: board.clone() };
         web.start(parts, &after_streams, &background);
     }
     let parts = Part::of_ring(&ring, board.clone()).into_iter().chain([recorder]).collect();
-    let known = Arc::new(Knowledge { live, board, clock: clock.clone() });
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
     watchdog::tell(service_manager::ready());
@@ -259,30 +257,6 @@ async fn serve(
     background.cancel();
     end_within("transfers and readers", &after_streams).await;
     if broken { Err(AppError::WriterGone) } else { Ok(()) }
-}
-
-/// Starts to bring finished files to the target; tells where each stands.
-fn deliver(
-    (settings, target): (DeliverySettings, Arc<dyn Target>),
-    ring: &Arc<Ring>,
-    clock: &Arc<dyn Clock>,
-    tasks: &TaskTracker,
-    shutdown: CancellationToken,
-) -> Arc<Board> {
-    let board = Arc::new(Board::new(&settings));
-    let order = settings.plan.order;
-    ring.catalog.post(move |state| state.set_upload_order(order));
-    let worker = Worker {
-        shelf: Arc::new(RingShelf::new(ring.clone())),
-        target,
-        clock: clock.clone(),
-        links: Arc::new(SystemLinks),
-        board: board.clone(),
-        wake: ring.catalog.news(),
-        settings,
-    };
-    tasks.spawn(worker.run(shutdown));
-    board
 }
 
 /// Waits for tasks that were told to end.

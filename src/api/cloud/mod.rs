@@ -13,6 +13,7 @@ pub mod streams;
 mod tasks;
 mod templates;
 pub mod throttle;
+mod uploads;
 pub mod utc_time;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::api::cloud::params::Params;
 use crate::api::cloud::streams::LiveStreams;
+use crate::api::control::BoxKnowledge;
 use crate::domain::secret::Secret;
 use crate::domain::service::limits::ServiceLimits;
 use crate::domain::service::{Changes, Refusal, Service};
@@ -30,7 +32,7 @@ use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
 /// Every action that the box answers on `/`.
-const ACTIONS: [&str; 39] = [
+const ACTIONS: [&str; 40] = [
     "CancelCommonMixStream",
     "CreateCommonMixStream",
     "CreateLiveCallbackRule",
@@ -60,6 +62,7 @@ const ACTIONS: [&str; 39] = [
     "DescribeLiveStreamState",
     "DescribeMediaInfos",
     "DescribeRecordTask",
+    "DescribeUploads",
     "DropLiveStream",
     "ExplainLiveStream",
     "ForbidLiveStream",
@@ -87,6 +90,8 @@ pub struct CloudDesk {
     pub limits: ServiceLimits,
     /// What callers have set, as it is in force.
     pub service: ServiceInForce,
+    /// Where uploads stand.
+    pub known: Arc<dyn BoxKnowledge>,
     /// The streams that are live.
     pub online: Arc<dyn LiveStreams>,
     /// Key of push domains that have none of their own; empty: none.
@@ -115,7 +120,10 @@ impl CloudDesk {
                 })*
             };
         }
-        ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
+        ask!(
+            templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain,
+            uploads
+        );
         Err(no_action(action))
     }
 
