@@ -14,10 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use edgerec::api::control::{BoxKnowledge, ControlSocket, socket_path};
 use edgerec::api::report::Transfer;
-use edgerec::domain::ids::FileId;
 use edgerec::domain::matching::Decision;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::platform::flash::{Flash, FlashFile, FlashLock, Open, Space, SystemFlash};
+use edgerec::ring::catalog::files::FileRecord;
 use edgerec::ring::fsck;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -394,7 +394,7 @@ impl BoxKnowledge for Known {
         Some(Decision::Unmatched)
     }
 
-    fn transfer(&self, _: FileId) -> Option<Transfer> {
+    fn transfer(&self, _: &FileRecord) -> Option<Transfer> {
         None
     }
 }
