@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use edgerec::api::cloud::CloudDesk;
 use edgerec::api::cloud::media::describe_vod_play_info;
 use edgerec::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
+use edgerec::api::control::BoxKnowledge;
+use edgerec::api::report::Transfer;
 use edgerec::api::signed_url;
 use edgerec::domain::matching::Decision;
 use edgerec::domain::secret::Secret;
@@ -18,7 +20,7 @@ use edgerec::domain::service::Refusal;
 use edgerec::domain::service::limits::ServiceLimits;
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::platform::clock::{Clock, SystemClock};
-use edgerec::ring::catalog::files::Confirmed;
+use edgerec::ring::catalog::files::{Confirmed, FileRecord};
 use edgerec::ring::handle::{Ring, RingThreads};
 use edgerec::wire::cloud::envelope::ActionRequest;
 use rusqlite::{Connection, params};
@@ -62,9 +64,20 @@ impl LiveStreams for NoneLive {
     }
 }
 
+impl BoxKnowledge for NoneLive {
+    fn decision(&self, _: &StreamKey) -> Option<Decision> {
+        None
+    }
+
+    fn transfer(&self, _: &FileRecord) -> Option<Transfer> {
+        None
+    }
+}
+
 async fn desk(ring: &Arc<Ring>, key: Option<&str>) -> CloudDesk {
     CloudDesk {
         service: ring.catalog.call(|state| Ok(state.service())).await.expect("the service"),
+        known: Arc::new(NoneLive),
         online: Arc::new(NoneLive),
         push_key: Secret::default(),
         ring: ring.clone(),

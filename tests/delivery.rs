@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "delivery/backlog.rs"]
+mod backlog;
 #[path = "delivery/bench.rs"]
 mod bench;
 #[path = "delivery/conformance.rs"]
@@ -12,6 +14,8 @@ mod conformance;
 mod directory;
 #[path = "delivery/hostile.rs"]
 mod hostile;
+#[path = "delivery/leave.rs"]
+mod leave;
 #[path = "delivery/queue.rs"]
 mod queue;
 #[path = "delivery/s3.rs"]

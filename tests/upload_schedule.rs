@@ -6,9 +6,9 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::edge_box::{BoxPlan, EdgeBox};
-use support::http::get;
+use support::http::{act, get};
 use support::media::Clip;
 use support::outbox::Outbox;
 use support::push::{Pace, push_file};
@@ -65,4 +65,12 @@ fn a_closed_window_holds_files_up_and_is_told_while_recording_goes_on() {
         assert!(why.starts_with("window opens at 20") && why.ends_with(&format!(" {from:02}:00")));
     }
     assert!(outbox.all().is_empty(), "{:?}", outbox.all());
+
+    let told = act(&edge, "DescribeUploads", json!({"Limit": 1, "Offset": 1}));
+    let shown = told["UploadSet"].as_array().expect("a list");
+    assert_eq!((&told["TotalCount"], shown.len()), (&json!(2), 1), "{told:#}");
+    let second = &shown[0];
+    assert_eq!((&second["StreamName"], &second["State"]), (&json!("two"), &json!("queued")));
+    let why = second["Why"].as_str().expect("a reason");
+    assert!(why.starts_with("window opens at "), "{why}");
 }

@@ -26,7 +26,7 @@ impl BoxKnowledge for Knowledge {
 
     fn transfer(&self, file: &FileRecord) -> Option<Transfer> {
         let board = self.board.as_ref()?;
-        let asked = Asked { file: file.id, template: &file.template, now: false };
+        let asked = Asked { file: file.id, template: &file.template, urgent: file.urgent };
         Some(match board.standing(&asked, self.clock.now().boot) {
             Standing::Uploading(going) => Transfer::Moving(Moving {
                 bytes: going.bytes,

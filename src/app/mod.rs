@@ -13,6 +13,7 @@ mod rules;
 mod sources;
 mod target;
 mod trials;
+mod uploads;
 mod watchdog;
 mod web;
 
@@ -33,20 +34,16 @@ use crate::app::online::Online;
 use crate::app::publish_check::Publishers;
 use crate::app::rules::RulesWatch;
 use crate::app::trials::Trials;
+use crate::app::uploads::Uploads;
 use crate::app::watchdog::Part;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
-use crate::delivery::board::Board;
-use crate::delivery::ring_shelf::RingShelf;
-use crate::delivery::settings::DeliverySettings;
 use crate::delivery::target::Target;
-use crate::delivery::worker::Worker;
 use crate::fleet::FleetError;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::flash::{Flash, SystemFlash};
-use crate::platform::links::SystemLinks;
 use crate::platform::net::{Net, SystemNet};
 use crate::platform::service_manager;
 use crate::recorder::live::LiveTable;
@@ -236,7 +233,12 @@ async fn serve(
     let after_streams = TaskTracker::new();
     let background = CancellationToken::new();
     callbacks::start(&ring, &platform, &after_streams, background.clone()).await?;
-    let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, online);
+    let uploads = target.and_then(|target| Uploads::of(&config, target));
+    let board = uploads.as_ref().map(|uploads| uploads.board.clone());
+    let known =
+        Arc::new(Knowledge { live: live.clone(), board: board.clone(), clock: clock.clone() });
+    let of_desk = (online, known.clone());
+    let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, of_desk);
     let mut parts = vec![recorder];
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
@@ -245,12 +247,9 @@ async fn serve(
         let of_fleet = FleetParts { desk, rules: in_force, live, events, flash };
         parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
-    let timezone = &config.identity.timezone;
-    let uploads =
-        config.upload.as_ref().map(|upload| target::settings(upload, timezone)).zip(target);
-    let board = uploads.map(|(settings, target)| {
-        deliver((settings, target), &ring, &clock, &after_streams, background.clone())
-    });
+    if let Some(uploads) = uploads {
+        uploads.start(&ring, &clock, &after_streams, background.clone());
+    }
     if let Some(web) = web {
         let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
         let zones = zones.unwrap_or_default();
@@ -261,7 +260,6 @@ async fn serve(
         after_streams.spawn(hardware::shine(led, ring.clone(), live.clone(), background.clone()));
     }
     parts.extend(Part::of_ring(&ring, board.clone()));
-    let known = Arc::new(Knowledge { live, board, clock: clock.clone() });
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
     watchdog::tell(service_manager::ready());
@@ -278,30 +276,6 @@ async fn serve(
     background.cancel();
     end_within("transfers and readers", &after_streams).await;
     if broken { Err(AppError::WriterGone) } else { Ok(()) }
-}
-
-/// Starts to bring finished files to the target; tells where each stands.
-fn deliver(
-    (settings, target): (DeliverySettings, Arc<dyn Target>),
-    ring: &Arc<Ring>,
-    clock: &Arc<dyn Clock>,
-    tasks: &TaskTracker,
-    shutdown: CancellationToken,
-) -> Arc<Board> {
-    let board = Arc::new(Board::new(&settings));
-    let order = settings.plan.order;
-    ring.catalog.post(move |state| state.set_upload_order(order));
-    let worker = Worker {
-        shelf: Arc::new(RingShelf::new(ring.clone())),
-        target,
-        clock: clock.clone(),
-        links: Arc::new(SystemLinks),
-        board: board.clone(),
-        wake: ring.catalog.news(),
-        settings,
-    };
-    tasks.spawn(worker.run(shutdown));
-    board
 }
 
 /// Waits for tasks that were told to end.

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use crate::app::Platform;
-use crate::config::{BitRate, Target as TargetConfig, UploadConfig};
+use crate::config::{Target as TargetConfig, UploadConfig};
 use crate::delivery::open_target;
-use crate::delivery::settings::{DeliverySettings, S3Settings, TargetSettings, VodSettings};
+use crate::delivery::settings::{S3Settings, TargetSettings, VodSettings};
 use crate::delivery::target::Target;
 use crate::domain::address::Address;
-use crate::domain::day_windows::{DayWindows, time_zone};
-use crate::domain::upload_plan::UploadPlan;
 
 /// Builds the target.
 ///
@@ -37,24 +35,6 @@ pub(super) fn build(upload: &UploadConfig, platform: &Platform) -> Result<Arc<dy
     };
     let Platform { clock, flash, net } = platform.clone();
     open_target(&settings, flash, net, clock, &[]).map_err(|error| error.explain())
-}
-
-/// How delivery works, by what is configured; windows are in the local time of the box.
-pub(super) fn settings(upload: &UploadConfig, timezone: &str) -> DeliverySettings {
-    let plan = upload.plan.clone();
-    let zone = time_zone(timezone).expect("the configuration has a time zone that there is");
-    DeliverySettings {
-        parallel: plan.parallel,
-        cap_bytes_per_s: plan.bandwidth.map(BitRate::bytes_per_second),
-        plan: UploadPlan {
-            order: plan.order,
-            windows: DayWindows::new(plan.windows, zone),
-            daily_bytes: plan.daily_bytes,
-            metered_links: plan.metered_links,
-            metered_templates: plan.metered_templates,
-        },
-        ..DeliverySettings::default()
-    }
 }
 
 /// An address as text.

@@ -14,6 +14,7 @@ use crate::api::http::{Access, HttpServer};
 use crate::api::live::LiveDesk;
 use crate::api::metrics::{BoxFigures, DeliveryFigures, MetricsDesk};
 use crate::app::AppError;
+use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
 use crate::config::{ApiConfig, Config};
 use crate::delivery::board::Board;
@@ -48,11 +49,11 @@ pub(super) fn cloud_desk(
     ring: Arc<Ring>,
     clock: Arc<dyn Clock>,
     service: ServiceInForce,
-    online: Arc<Online>,
+    (online, known): (Arc<Online>, Arc<Knowledge>),
 ) -> Arc<CloudDesk> {
     let key = config.api.credentials.as_ref().map(|credentials| credentials.secret_key.clone());
     let (limits, push_key) = (config.limits.clone(), config.rtmp.push_key.clone());
-    Arc::new(CloudDesk { ring, clock, limits, service, online, push_key, key })
+    Arc::new(CloudDesk { ring, clock, limits, service, known, online, push_key, key })
 }
 
 impl Web {

@@ -58,7 +58,7 @@ pub struct Asked<'a> {
     /// The template that it is of.
     pub template: &'a str,
     /// A person wants it at once.
-    pub now: bool,
+    pub urgent: bool,
 }
 
 /// A shared view of the queue at work. Cheap to ask at any time; no call waits for I/O.
@@ -95,6 +95,7 @@ struct State {
     target_rests: Option<Pause>,
     stopped: Option<String>,
     outlook: Outlook,
+    doubtful: HashSet<FileId>,
 }
 
 struct Resting {
@@ -121,6 +122,7 @@ impl Board {
                 target_rests: None,
                 stopped: None,
                 outlook: Outlook::open(),
+                doubtful: HashSet::new(),
             }),
             file_rest: settings.file_rest,
             totals: Totals::default(),
@@ -169,7 +171,7 @@ impl Board {
             [state.resting.get(&file).map(|resting| &resting.pause), state.target_rests.as_ref()];
         let longest =
             pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|p| p.until);
-        let held_up = !state.outlook.admits(asked.template, asked.now);
+        let held_up = !state.outlook.admits(asked.template, asked.urgent);
         let why = match (&state.stopped, longest) {
             (Some(why), _) => why.clone(),
             _ if held_up => state.outlook.why.clone(),
@@ -198,6 +200,16 @@ impl Board {
         }
     }
 
+    /// Some of a file went out and nobody knows what arrived.
+    pub(super) fn doubt(&self, file: FileId) {
+        self.lock().doubtful.insert(file);
+    }
+
+    /// Whether some of a file may have arrived that nobody knows of.
+    pub(super) fn is_doubtful(&self, file: FileId) -> bool {
+        self.lock().doubtful.contains(&file)
+    }
+
     /// A file stopped on the way without fault; it waits again.
     pub(super) fn put_back(&self, file: FileId) {
         self.lock().moving.remove(&file);
@@ -215,6 +227,7 @@ impl Board {
         let mut state = self.lock();
         state.moving.remove(&file);
         state.resting.remove(&file);
+        state.doubtful.remove(&file);
     }
 
     /// The target works: its rest is over.
@@ -285,6 +298,7 @@ impl Board {
         if complete {
             let known: HashSet<FileId> = waiting.iter().map(|waiting| waiting.file).collect();
             state.resting.retain(|file, _| known.contains(file));
+            state.doubtful.retain(|file| known.contains(file));
         }
         waiting.retain(|waiting| !state.moving.contains_key(&waiting.file));
         for file in waiting {
@@ -312,7 +326,7 @@ mod tests {
     const FILE: FileId = FileId(7);
 
     fn why(board: &Board, now: u64) -> String {
-        let asked = Asked { file: FILE, template: "all", now: false };
+        let asked = Asked { file: FILE, template: "all", urgent: false };
         match board.standing(&asked, BootTime(now)) {
             Standing::Queued { why } => why,
             Standing::Uploading(going) => format!("{} bytes", going.bytes),

@@ -159,6 +159,18 @@ impl DeliveryError {
         }
     }
 
+    /// Whether what was sent may have arrived all the same: the answer was lost, or was none.
+    #[must_use]
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            DeliveryError::Refused { status, .. } => *status >= 500,
+            DeliveryError::Unreachable(_)
+            | DeliveryError::TooSlow { .. }
+            | DeliveryError::NoSense(_) => true,
+            _ => false,
+        }
+    }
+
     /// How long the target wants to be left alone, if it says so.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {

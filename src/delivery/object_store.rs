@@ -102,7 +102,10 @@ pub(super) async fn find_objects(
     progress: &mut Progress,
     key: impl Fn(&str) -> Result<String, DeliveryError> + Send,
 ) -> Result<(), DeliveryError> {
-    while let Some(object) = job.rendering.objects().get(progress.objects_done) {
+    // An upload in parts knows itself what it has.
+    while progress.multipart.is_none()
+        && let Some(object) = job.rendering.objects().get(progress.objects_done)
+    {
         let index = progress.objects_done;
         let (len, content_type) = (object.len, object.content_type);
         let at = ObjectAt { index, key: key(&object.name)?, len, content_type };

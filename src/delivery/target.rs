@@ -131,6 +131,8 @@ pub struct Job {
     pub meter: Arc<Meter>,
     /// What it goes out through, together with all others.
     pub valve: Arc<Valve>,
+    /// An earlier attempt failed after some of it went out: what it was about may have arrived.
+    pub doubtful: bool,
     shelf: Arc<dyn Shelf>,
 }
 
@@ -138,7 +140,14 @@ impl Job {
     /// A job whose progress is kept on `shelf`.
     #[must_use]
     pub fn new(plan: DeliveryPlan, rendering: Arc<dyn Rendering>, shelf: Arc<dyn Shelf>) -> Self {
-        Job { plan, rendering, meter: Arc::default(), valve: Arc::new(Valve::new(None)), shelf }
+        Job {
+            plan,
+            rendering,
+            meter: Arc::default(),
+            valve: Arc::new(Valve::new(None)),
+            doubtful: false,
+            shelf,
+        }
     }
 
     /// Fetches plan and rendering of a file.
@@ -147,14 +156,14 @@ impl Job {
     /// The shelf fails.
     pub async fn open(
         file: FileId,
-        (meter, valve): (Arc<Meter>, Arc<Valve>),
+        (meter, valve, doubtful): (Arc<Meter>, Arc<Valve>, bool),
         shelf: Arc<dyn Shelf>,
     ) -> Result<Self, DeliveryError> {
         let opener = Arc::clone(&shelf);
         let (plan, rendering) =
             blocking(move || Ok((opener.plan(file)?, opener.open(file)?))).await?;
         meter.total.store(rendering.total_len(), Ordering::Relaxed);
-        Ok(Job { plan, rendering: rendering.into(), meter, valve, shelf })
+        Ok(Job { plan, rendering: rendering.into(), meter, valve, doubtful, shelf })
     }
 
     /// Progress at the target `target_name`, from an earlier attempt or from the beginning.

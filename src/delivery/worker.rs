@@ -118,7 +118,7 @@ impl Worker {
                 tracing::info!(why = outlook.why, "uploads are held up");
             }
             if outlook.admitted != Admitted::Everything {
-                for moving in transfers.files.values_mut().filter(|moving| !moving.urgency.now) {
+                for moving in transfers.files.values_mut().filter(|moving| !moving.urgency.urgent) {
                     moving.meter.hold_up();
                     moving.stopping = true;
                 }
@@ -195,7 +195,8 @@ impl Worker {
         let meter = self.board.begin(file);
         let (shelf, target) = (Arc::clone(&self.shelf), Arc::clone(&self.target));
         let span = tracing::info_span!("deliver", %file);
-        let ways = (Arc::clone(&meter), Arc::clone(&transfers.valve));
+        let doubtful = self.board.is_doubtful(file);
+        let ways = (Arc::clone(&meter), Arc::clone(&transfers.valve), doubtful);
         let work = transfer(file, ways, shelf, target).instrument(span);
         let cut = transfers.tasks.spawn(work);
         let id = cut.id();
@@ -239,6 +240,9 @@ impl Worker {
             ErrorScope::Target if meter.moved() > 0 => ErrorScope::Either,
             scope => scope,
         };
+        if meter.moved() > 0 && error.leaves_doubt() {
+            self.board.doubt(file);
+        }
         let (now, random) = (self.clock.now().boot, random_u64());
         let attempts = match (class, scope) {
             (ErrorClass::Drop | ErrorClass::Lose | ErrorClass::Quarantine, _) => 1,
@@ -274,7 +278,7 @@ impl Worker {
 /// One file from the shelf to the target and into the books.
 async fn transfer(
     file: FileId,
-    ways: (Arc<Meter>, Arc<Valve>),
+    ways: (Arc<Meter>, Arc<Valve>, bool),
     shelf: Arc<dyn Shelf>,
     target: Arc<dyn Target>,
 ) -> Result<Receipt, DeliveryError> {

@@ -84,7 +84,7 @@ impl UploadOrder {
     /// How pressing a file is.
     #[must_use]
     pub fn urgency(&self, file: &WaitingFile) -> Urgency {
-        Urgency { now: file.now, rank: self.rank(file.kind) }
+        Urgency { urgent: file.urgent, rank: self.rank(file.kind) }
     }
 
     /// Smaller goes first.
@@ -99,7 +99,7 @@ impl UploadOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Urgency {
     /// A person wants it at once.
-    pub now: bool,
+    pub urgent: bool,
     rank: u8,
 }
 
@@ -109,7 +109,7 @@ pub struct WaitingFile {
     /// Which file.
     pub file: FileId,
     /// A person wants it at once: it goes before everything, whatever holds the others.
-    pub now: bool,
+    pub urgent: bool,
     /// What asked for it.
     pub kind: UploadKind,
     /// Its place in the queue: grows with every file that is queued and survives a reboot, so
@@ -155,7 +155,7 @@ mod tests {
 
     fn waiting(file: u64, kind: UploadKind, queue_number: u64, ms: Option<u64>) -> WaitingFile {
         let not_before = ms.map(BootTime);
-        WaitingFile { file: FileId(file), now: false, kind, queue_number, not_before }
+        WaitingFile { file: FileId(file), urgent: false, kind, queue_number, not_before }
     }
 
     fn first(files: &[WaitingFile], order: UploadOrder) -> u64 {
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(first(&files, order), 4);
         let kinds = [Template, Timed, Highlight];
         assert_eq!(first(&files, UploadOrder { kinds, ..order }), 2);
-        files.push(WaitingFile { now: true, ..waiting(5, Template, 60, None) });
+        files.push(WaitingFile { urgent: true, ..waiting(5, Template, 60, None) });
         assert_eq!(first(&files, order), 5);
     }
 
@@ -189,7 +189,7 @@ mod tests {
         use UploadKind::{Highlight, Template};
         let order = UploadOrder::default();
         let mut files = [waiting(1, Highlight, 1, None), waiting(2, Template, 7, Some(500))];
-        files[1].now = true;
+        files[1].urgent = true;
         assert_eq!(chosen(next(&order, &files, BootTime(499))), 1);
         assert_eq!(chosen(next(&order, &files, BootTime(500))), 2);
     }
@@ -230,14 +230,14 @@ mod tests {
             newest_first: bool,
             now in 0u64..20,
         ) {
-            let file = |(file, kind, place, ms, now)| {
-                WaitingFile { now, ..waiting(file, UploadKind::from_number(kind), place, ms) }
+            let file = |(file, kind, place, ms, urgent)| {
+                WaitingFile { urgent, ..waiting(file, UploadKind::from_number(kind), place, ms) }
             };
             let files: Vec<_> = files.into_iter().map(file).collect();
             let order = UploadOrder { newest_first, ..UploadOrder::default() };
             let ready = |file: &&WaitingFile| file.not_before.is_none_or(|time| time.0 <= now);
             let before = |a: &WaitingFile, b: &WaitingFile| {
-                let (a_first, b_first) = ((a.now, a.kind), (b.now, b.kind));
+                let (a_first, b_first) = ((a.urgent, a.kind), (b.urgent, b.kind));
                 let older = if newest_first { a.queue_number >= b.queue_number }
                     else { a.queue_number <= b.queue_number };
                 a_first > b_first || (a_first == b_first && older)

@@ -70,14 +70,15 @@ impl Outlook {
         Outlook { admitted: Admitted::Everything, why: String::new(), changes_at: None }
     }
 
-    /// Whether a file of this template may set out; `now` says that a person wants it at once.
+    /// Whether a file of this template may set out; `urgent` says that a person wants it at once.
     #[must_use]
-    pub fn admits(&self, template: &str, now: bool) -> bool {
-        now || match &self.admitted {
-            Admitted::Everything => true,
-            Admitted::Templates(names) => names.iter().any(|name| name == template),
-            Admitted::Nothing => false,
-        }
+    pub fn admits(&self, template: &str, urgent: bool) -> bool {
+        urgent
+            || match &self.admitted {
+                Admitted::Everything => true,
+                Admitted::Templates(names) => names.iter().any(|name| name == template),
+                Admitted::Nothing => false,
+            }
     }
 }
 

@@ -138,7 +138,7 @@ impl Running {
 
     /// Why a file is not delivered yet.
     pub fn why(&self, file: FileId) -> String {
-        let asked = Asked { file, template: TEMPLATE, now: false };
+        let asked = Asked { file, template: TEMPLATE, urgent: false };
         match self.board.standing(&asked, SystemClock::new().now().boot) {
             Standing::Queued { why } => why,
             Standing::Uploading(going) => format!("uploading, {} bytes", going.bytes),

@@ -10,6 +10,7 @@ storage, others for the API. Control: POST /__control with {"op": O}, where O is
     fault      {"kind": K, "on": W, "part": N, "times": T}: the next T requests of that kind
     clear      no more faults
     log        every request so far, in the order of answering
+    requests   how many there were
     media      what was committed
     set        {"name": value}: skew_s, life_s (of credentials; null: it gives none), repeat ("same"
                or "refused"), chance (of a fault, in percent of requests)
@@ -361,8 +362,10 @@ def take_fault(on, part):
                 FAULTS.remove(fault)
             return fault["kind"]
     if CHANCE.random() * 100 < SETTINGS["chance"]:
+        # What spoils a body is rarer: nothing can save what it costs.
         own = {"put": ["flip"], "part": ["flip"], "complete": ["error-in-200"]}
-        return CHANCE.choice(["500", "busy", "html", "redirect", "cut", "lost"] + own.get(on, []))
+        often = ["500", "busy", "html", "redirect", "lost"] * 4
+        return CHANCE.choice(often + ["cut"] + own.get(on, []))
     return None
 
 
@@ -381,6 +384,8 @@ def control(order):
         (SESSIONS if order["what"] == "sessions" else UPLOADS).clear()
     elif op == "log":
         return LOG
+    elif op == "requests":
+        return len(LOG)
     elif op == "media":
         return MEDIA
     elif op == "uploads":
@@ -423,15 +428,19 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/__object/"):
             data = OBJECTS.get(self.path.removeprefix("/__object"))
             return self.answer(404 if data is None else 200, {}, data or b"")
-        if headers.get("expect"):
-            self.send_response_only(100)
-            self.end_headers()
         params = dict(parse_qsl(query, keep_blank_values=True))
         stored = headers.get("host", "").split(":")[0] == COS_HOST
         on = kind_of(self.command, params) if stored else headers.get("x-tc-action", "?")
         part = params.get("partNumber")
         with LOCK:
             fault = take_fault(on, part)
+        if headers.get("expect"):
+            # Who asks is refused before the body comes.
+            if fault in ("500", "busy", "html", "redirect"):
+                length, self.close_connection = 0, True
+            else:
+                self.send_response_only(100)
+                self.end_headers()
         body = self.rfile.read(length // 2 if fault == "cut" else length)
         seen = {"on": on, "key": self.path, "part": part, "bytes": len(body), "status": 0, "code": ""}
         if fault == "cut" or len(body) < length:

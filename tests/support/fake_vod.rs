@@ -64,6 +64,11 @@ impl FakeVod {
         serde_json::from_value(self.order(&json!({"op": "log"}))).expect("a log")
     }
 
+    /// How many requests there were so far.
+    pub fn requests(&self) -> u64 {
+        self.order(&json!({"op": "requests"})).as_u64().expect("a number")
+    }
+
     /// How often a request of this kind came.
     pub fn count(&self, on: &str) -> usize {
         self.log().iter().filter(|seen| seen.on == on).count()

@@ -145,8 +145,8 @@ impl MemoryShelf {
     }
 
     /// What asked for a file, and whether a person wants it at once.
-    pub fn ask(&self, file: FileId, kind: UploadKind, now: bool) {
-        self.asked.lock().expect("free").insert(file, (kind, now));
+    pub fn ask(&self, file: FileId, kind: UploadKind, urgent: bool) {
+        self.asked.lock().expect("free").insert(file, (kind, urgent));
     }
 
     /// The path of one object of a file.
@@ -188,6 +188,17 @@ impl MemoryShelf {
         }
     }
 
+    /// As [`delivered`](Self::delivered), with another deadline.
+    pub async fn delivered_within(&self, file: FileId, within: Duration) -> Receipt {
+        let mut files = self.files.subscribe();
+        let found = files.wait_for(|files| files[&file].2.receipt.is_some());
+        match tokio::time::timeout(within, found).await {
+            Ok(files) => files.expect("the shelf lives")[&file].2.receipt.clone(),
+            Err(_) => panic!("not delivered within {within:?}: {:?}", self.fate(file)),
+        }
+        .expect("delivered")
+    }
+
     /// Waits until a file is delivered.
     pub async fn delivered(&self, file: FileId) -> Receipt {
         let fate = self.until("delivered", file, |fate| fate.receipt.is_some()).await;
@@ -216,13 +227,13 @@ impl Shelf for MemoryShelf {
         };
         let admits = |file: &WaitingFile| match &wanted.admitted {
             Admitted::Everything => true,
-            Admitted::Templates(names) => file.now || names.iter().any(|name| name == TEMPLATE),
-            Admitted::Nothing => file.now,
+            Admitted::Templates(names) => file.urgent || names.iter().any(|name| name == TEMPLATE),
+            Admitted::Nothing => file.urgent,
         };
         let asked = self.asked.lock().expect("free");
         let waiting = files.iter().filter(|(_, (_, _, fate))| waits(fate)).map(|(id, _)| {
-            let (kind, now) = asked.get(id).copied().unwrap_or((UploadKind::Template, false));
-            WaitingFile { file: *id, now, kind, queue_number: id.0, not_before: None }
+            let (kind, urgent) = asked.get(id).copied().unwrap_or((UploadKind::Template, false));
+            WaitingFile { file: *id, urgent, kind, queue_number: id.0, not_before: None }
         });
         Ok(waiting.filter(admits).take(limit).collect())
     }

@@ -15,6 +15,7 @@ pub mod streams;
 mod tasks;
 mod templates;
 pub mod throttle;
+mod uploads;
 pub mod utc_time;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::api::cloud::params::Params;
 use crate::api::cloud::streams::LiveStreams;
+use crate::api::control::BoxKnowledge;
 use crate::domain::secret::Secret;
 use crate::domain::service::limits::ServiceLimits;
 use crate::domain::service::{Changes, Refusal, Service};
@@ -32,7 +34,7 @@ use crate::ring::handle::Ring;
 use crate::wire::cloud::envelope::ActionRequest;
 
 /// Every action that the box answers on `/`.
-pub const ACTIONS: [&str; 43] = [
+pub const ACTIONS: [&str; 44] = [
     "CancelCommonMixStream",
     "CreateCommonMixStream",
     "CreateLiveCallbackRule",
@@ -63,6 +65,7 @@ pub const ACTIONS: [&str; 43] = [
     "DescribeLiveStreamState",
     "DescribeMediaInfos",
     "DescribeRecordTask",
+    "DescribeUploads",
     "DropLiveStream",
     "ExplainLiveStream",
     "ExportLiveStream",
@@ -93,6 +96,8 @@ pub struct CloudDesk {
     pub limits: ServiceLimits,
     /// What callers have set, as it is in force.
     pub service: ServiceInForce,
+    /// Where uploads stand.
+    pub known: Arc<dyn BoxKnowledge>,
     /// The streams that are live.
     pub online: Arc<dyn LiveStreams>,
     /// Key of push domains that have none of their own; empty: none.
@@ -122,7 +127,7 @@ impl CloudDesk {
             };
         }
         ask!(templates, rules, tasks, streams, push_lists, push_keys, mixes, callbacks, explain);
-        ask!(events, orders);
+        ask!(events, orders, uploads);
         Err(no_action(action))
     }
 

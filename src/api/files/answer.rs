@@ -264,6 +264,7 @@ mod tests {
             dropped_tracks: Vec::new(),
             template: String::new(),
             kind: UploadKind::Template,
+            urgent: false,
             queue_number: 0,
             attempts: 0,
         }

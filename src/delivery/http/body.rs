@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use crate::delivery::checksum::Checksums;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::http::leave::{self, Leave, Voice};
 use crate::delivery::shelf::ShelfError;
 use crate::delivery::target::{Job, Meter};
 use crate::delivery::valve::Valve;
@@ -24,6 +25,8 @@ use crate::delivery::valve::Valve;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces that wait between rendering and sending; rendering waits when they are this many.
 const CHUNKS_AHEAD: usize = 2;
+/// Below this asking costs more than sending.
+const ASKED_BYTES_MIN: u64 = 16 << 10;
 /// After the answer to a whole request the reader has nothing left to do but end.
 const READER_END: Duration = Duration::from_secs(5);
 
@@ -50,10 +53,13 @@ struct Rendered {
     held: Bytes,
     /// Runs while the valve lets nothing out.
     rest: Option<Pin<Box<Sleep>>>,
+    leave: Leave,
+    voice: Voice,
 }
 
 impl Rendered {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        std::task::ready!(self.leave.poll(context))?;
         if self.held.is_empty() {
             match std::task::ready!(self.chunks.poll_recv(context)) {
                 Some(Ok(bytes)) => self.held = bytes,
@@ -82,6 +88,16 @@ impl RequestBody {
     #[must_use]
     pub(in crate::delivery) fn len(&self) -> u64 {
         self.left
+    }
+
+    /// Whether the server is to be asked before media goes out, and who tells its answer.
+    pub(super) fn asks_for_leave(&mut self, asks: bool) -> Option<Voice> {
+        let Source::Rendered(rendered) = &mut self.source else { return None };
+        if asks && self.left >= ASKED_BYTES_MIN {
+            return Some(rendered.voice.clone());
+        }
+        rendered.leave.take_as_given();
+        None
     }
 
     /// Counts what the connection has taken.
@@ -123,8 +139,18 @@ impl Body for RequestBody {
     }
 }
 
-/// The reading side of a rendered body.
+/// Tells the body to stop when it goes.
+struct StopOnDrop(Voice);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// The reading side of a rendered body. When it goes, no more of the body is sent.
 pub struct RangeRead {
+    voice: StopOnDrop,
     sums: JoinHandle<Option<Checksums>>,
     /// Set before the request can notice that rendering failed.
     failure: Arc<Mutex<Option<DeliveryError>>>,
@@ -145,6 +171,7 @@ impl RangeRead {
             return Err(failure);
         }
         let answer = answer?;
+        let _voice = self.voice;
         // Reading ends with the last piece that the connection took, so at once.
         match tokio::time::timeout(READER_END, self.sums).await {
             Ok(Ok(Some(sums))) => Ok((answer, sums)),
@@ -189,7 +216,10 @@ pub fn read_range(
         Some(sums)
     });
     let (meter, valve) = (Arc::clone(&job.meter), Arc::clone(&job.valve));
+    let (leave, voice) = leave::ask();
+    let stop = StopOnDrop(voice.clone());
+    let held = Bytes::new();
     let source =
-        Source::Rendered(Rendered { chunks, meter, valve, held: Bytes::new(), rest: None });
-    (RequestBody { source, left, taken: Arc::default() }, RangeRead { sums, failure })
+        Source::Rendered(Rendered { chunks, meter, valve, held, rest: None, leave, voice });
+    (RequestBody { source, left, taken: Arc::default() }, RangeRead { voice: stop, sums, failure })
 }

@@ -3,20 +3,22 @@
 //!
 //! Limits: a connection (name lookup included) must stand within `connect`; while a body goes
 //! out or comes in, at least `window_bytes_min` must move in every `window`; after the body is
-//! out, the answer's head must come within `answer`. Heads are capped at 64 KiB and 100 headers.
+//! out, the answer's head must come within `answer`. Media goes out only after the server has
+//! given leave (see `leave.rs`). Heads are capped at 64 KiB and 100 headers.
 
 mod body;
 mod connector;
+mod leave;
 mod retry_after;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderValue, USER_AGENT};
-use hyper::{Request, Response};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -64,6 +66,8 @@ impl Default for HttpLimits {
 pub struct HttpClient {
     client: Client<HttpsConnector<NetConnector>, RequestBody>,
     limits: HttpLimits,
+    /// Servers are asked before media is sent to them.
+    asks: AtomicBool,
 }
 
 impl HttpClient {
@@ -88,7 +92,7 @@ impl HttpClient {
             .pool_max_idle_per_host(2)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(HttpClient { client, limits })
+        Ok(HttpClient { client, limits, asks: AtomicBool::new(true) })
     }
 
     /// Sends a request and waits for the head of the answer; redirects are answers like others.
@@ -117,12 +121,26 @@ impl HttpClient {
         // hyper leaves it out for an empty body, and some stores then answer 411.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
         headers.insert(USER_AGENT, HeaderValue::from_static("edgerec"));
-        tokio::select! {
-            response = self.client.request(request) => {
-                response.map_err(|error| DeliveryError::Unreachable(innermost(error)))
-            }
-            error = self.watch(&taken, len, answer) => Err(error),
+        let asks = self.asks.load(Ordering::Relaxed);
+        if let Some(voice) = request.body_mut().asks_for_leave(asks) {
+            request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    voice.go();
+                }
+            });
         }
+        let response = tokio::select! {
+            response = self.client.request(request) => {
+                response.map_err(|error| DeliveryError::Unreachable(innermost(error)))?
+            }
+            error = self.watch(&taken, len, answer) => return Err(error),
+        };
+        if response.status() == StatusCode::EXPECTATION_FAILED {
+            // Somebody on the way cannot do it; nothing is asked any more.
+            self.asks.store(false, Ordering::Relaxed);
+        }
+        Ok(response)
     }
 
     /// Ends when the body goes out too slowly or the answer does not come.

@@ -63,7 +63,7 @@ impl S3Target {
 
     async fn deliver_file(&self, job: &Job) -> Result<Receipt, DeliveryError> {
         let mut progress = job.load_progress(&self.name).await?;
-        if job.plan.maybe_there && progress.is_fresh() {
+        if job.doubtful || (job.plan.maybe_there && progress.is_fresh()) {
             find_objects(&self.store, job, &mut progress, |name| self.key(job, name)).await?;
         }
         store_objects(&self.store, job, &mut progress, |name| self.key(job, name)).await?;

@@ -27,7 +27,7 @@ pub use self::session::{Certificate, VodSession};
 use crate::delivery::checksum::RunningSha256;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::http::{HttpClient, HttpLimits};
-use crate::delivery::object_store::{ObjectStore, store_objects};
+use crate::delivery::object_store::{ObjectStore, find_objects, store_objects};
 use crate::delivery::progress::Progress;
 use crate::delivery::server_clock::ServerClock;
 use crate::delivery::settings::VodSettings;
@@ -119,8 +119,14 @@ impl VodTarget {
 
     /// Goes on in the session at hand, or in a new one.
     async fn go_on(&self, job: &Job, progress: &mut Progress) -> Result<Receipt, DeliveryError> {
-        let mut session = match &progress.session {
-            Some(session) => session.clone(),
+        let mut session = match progress.session.clone() {
+            Some(session) if session.committing => session,
+            Some(session) => {
+                // Begun by an attempt that failed or was killed: what it sent last may be there.
+                let key = object_key(job, &session);
+                find_objects(&self.bucket(&session), job, progress, key).await?;
+                session
+            }
             None => {
                 let region = self.settings.storage_region.as_deref();
                 let session =
@@ -151,12 +157,7 @@ impl VodTarget {
         progress: &mut Progress,
         session: &VodSession,
     ) -> Result<(), DeliveryError> {
-        let bucket = self.bucket(session);
-        let objects = job.rendering.objects();
-        // The playlist comes last; a file of one object has no name.
-        let playlist = objects.last().map_or("", |object| object.name.as_str()).to_owned();
-        let key = |name: &str| Ok(session.object_path(name, &playlist));
-        store_objects(&bucket, job, progress, key).await
+        store_objects(&self.bucket(session), job, progress, object_key(job, session)).await
     }
 
     /// Commits; where that is refused, looks for what an earlier commit made.
@@ -234,6 +235,17 @@ impl Target for VodTarget {
     fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
         Box::pin(self.deliver_file(job))
     }
+}
+
+/// Where the objects of a file lie in a session.
+fn object_key(
+    job: &Job,
+    session: &VodSession,
+) -> impl Fn(&str) -> Result<String, DeliveryError> + Send + use<> {
+    // The playlist comes last; a file of one object has no name.
+    let playlist = job.rendering.objects().last().map_or("", |object| object.name.as_str());
+    let (session, playlist) = (session.clone(), playlist.to_owned());
+    move |name| Ok(session.object_path(name, &playlist))
 }
 
 /// The receipt of a file that was committed in a session that nobody remembers.

@@ -64,6 +64,8 @@ pub struct FileRecord {
     pub template: String,
     /// What asked for it.
     pub kind: UploadKind,
+    /// Somebody wants it delivered now.
+    pub urgent: bool,
     /// Its place in the queue; grows with every file that is finished.
     pub queue_number: u64,
     /// Deliveries tried.
@@ -113,8 +115,8 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
      WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
      ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
     (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording),
-    (SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording)
-    FROM file JOIN stream ON stream.id = file.stream
+    (SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording),
+    file.urgent FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
 impl CatalogState {
@@ -350,6 +352,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         dropped_tracks: texts(20)?,
         kind: UploadKind::from_number(row.get(21)?),
         template: row.get::<_, Option<String>>(26)?.unwrap_or_default(),
+        urgent: row.get(27)?,
         attempts: row.get(22)?,
         queue_number: unsql(row.get(23)?),
         task_id: row.get(24)?,

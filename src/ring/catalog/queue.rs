@@ -35,6 +35,14 @@ impl CatalogState {
         self.read_queue(order, admitted, most).map_err(RingError::catalog("reading the queue"))
     }
 
+    /// Files that wait, at most `most`, in the order of the queue, whatever holds them up.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn waiting_in_order(&self, most: u32) -> Result<Vec<WaitingFile>, RingError> {
+        self.waiting_files(&self.upload_order, &Admitted::Everything, most)
+    }
+
     fn read_queue(
         &self,
         order: &UploadOrder,
@@ -146,7 +154,7 @@ impl CatalogState {
 fn waiting_file(row: &Row<'_>) -> rusqlite::Result<WaitingFile> {
     Ok(WaitingFile {
         file: FileId(unsql(row.get(0)?)),
-        now: row.get(3)?,
+        urgent: row.get(3)?,
         kind: UploadKind::from_number(row.get(1)?),
         queue_number: unsql(row.get(2)?),
         not_before: None,

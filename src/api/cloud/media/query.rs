@@ -388,6 +388,7 @@ mod tests {
             dropped_tracks: Vec::new(),
             template: String::new(),
             kind: UploadKind::Template,
+            urgent: false,
             queue_number: 1,
             attempts: 0,
         };
