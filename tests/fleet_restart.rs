@@ -226,7 +226,7 @@ fn a_storm_of_rules_makes_one_restart_in_its_time_and_loses_nothing() {
     hear_taken(&operator, "cam", 310);
     // Five seconds lie between two restarts, however many documents come.
     let windows = began.elapsed().as_secs() / 5 + 1;
-    let restarts = edge.log().matches("restarted to take new rules").count();
+    let restarts = edge.log().matches("restarted under the rules in force").count();
     assert!(restarts >= 2, "the first at once, another for the newest: {restarts}");
     assert!(restarts as u64 <= windows, "{restarts} restarts in {windows} windows");
     pusher.finish_within(SOON);

@@ -20,6 +20,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde_json::{Value, json};
 
 use support::edge_box::BoxPlan;
+use support::http::get;
 use support::media::Clip;
 use support::outbox::Outbox;
 use support::process::run;
@@ -164,6 +165,8 @@ fn a_box_records_and_delivers_in_its_sandbox_and_says_so() {
     let said = edge.log();
     let line = said.lines().find(|line| line.contains("in the sandbox"));
     assert!(line.is_some_and(|line| line.contains("paths=whole calls=whole")), "{said}");
+    let figures = String::from_utf8(get(&edge, "/metrics").1).expect("text");
+    assert!(figures.contains("edgerec_sandbox_reach{part=\"calls\"} 2"), "{figures}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tracing::error;
 
 use crate::domain::time::Instant;
 use crate::platform::clock::Clock;
+use crate::platform::sandbox::{self, Reach};
 use crate::ring::catalog::figures::CatalogFigures;
 use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
@@ -125,6 +126,11 @@ impl Page {
         self.labelled("edgerec_build_info", Kind::Gauge, "The program, always 1.", version);
         let help = "When the program started, in Unix time.";
         self.one("edgerec_start_time_seconds", Kind::Gauge, help, start_time_s);
+        let (paths, calls) = sandbox::reached()
+            .map_or((Reach::None, Reach::None), |level| (level.paths, level.calls));
+        let help = "How far the sandbox is in force: 0 not, 1 as far as this kernel can, 2 whole.";
+        let reach = [("part", "paths", paths as u8), ("part", "calls", calls as u8)];
+        self.labelled("edgerec_sandbox_reach", Kind::Gauge, help, reach);
         let help = "Sessions that are live, by what was decided about them.";
         let live = DECISIONS
             .map(|decision| ("decision", decision, live.get(decision).copied().unwrap_or(0)));

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{error, info, warn};
 
 use crate::domain::faults::Faults;
+use crate::domain::fleet::refused::{Refused, Why};
 use crate::domain::fleet::trial::Trial;
-use crate::domain::service::Service;
+use crate::domain::notice::BoxEvent;
+use crate::domain::notice::box_event::BoxNews;
 use crate::domain::service::layers::SentLayer;
+use crate::domain::service::{Changes, Service};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
@@ -96,10 +99,14 @@ impl Trials {
         warn!(?layer, revision, %reasons, "streams fail under new rules, the ones before are in force");
         self.post(move |state| {
             let now = state.now().at.wall.unix;
-            let back = state.change_service(|service, changes| {
+            let (why, faults) = (Why::StreamsFail, reasons.clone());
+            let refused = Refused { why, revision: Some(revision), faults };
+            let event = BoxEvent { at: now, what: BoxNews::Refused { layer, refused } };
+            let go_back = |service: &mut Service, changes: &mut Changes| {
                 service.go_back(layer, revision, reasons, now, changes);
                 Ok(())
-            })?;
+            };
+            let back = state.change_service_and_tell(go_back, Some(event))?;
             back.expect("going back is not refused");
             Ok(())
         });

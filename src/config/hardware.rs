@@ -3,10 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::de::DeTable;
-
 use crate::config::section::{Reading, Section};
-use crate::config::{CONFIG_BYTES_MAX, ConfigFaults, read_text};
+use crate::config::{CONFIG_BYTES_MAX, ConfigFaults, parse_document, read_text};
 use crate::domain::faults::Faults;
 use crate::platform::flash::Flash;
 
@@ -56,16 +54,7 @@ impl Hardware {
     }
 
     fn parse(text: &str, folder: &Path, flash: &dyn Flash) -> Result<Hardware, Faults> {
-        let mut reading = Reading::new(text, folder, flash);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            reading.fault(error.span().as_ref(), "", error.message());
-        }
-        if !errors.is_empty() {
-            return Err(reading.into_faults());
-        }
-        let hardware = Hardware::read(Section::of("", document.get_ref()), &mut reading);
-        reading.into_faults().into_result(hardware)
+        parse_document(text, Reading::new(text, folder, flash), Hardware::read)
     }
 
     fn read(mut file: Section<'_>, reading: &mut Reading<'_>) -> Hardware {

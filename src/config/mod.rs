@@ -125,17 +125,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, folder: &Path, flash: &dyn Flash) -> Result<Config, Faults> {
-        let mut reading = Reading::new(text, folder, flash);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            reading.fault(error.span().as_ref(), "", error.message());
-        }
-        // What was recovered from broken text would bring faults that nobody wrote.
-        if !errors.is_empty() {
-            return Err(reading.into_faults());
-        }
-        let config = Config::read(Section::of("", document.get_ref()), &mut reading);
-        reading.into_faults().into_result(config)
+        parse_document(text, Reading::new(text, folder, flash), Config::read)
     }
 
     /// Who the box is in its fleet, if it is in one; `made_id` is the name that `format` made.
@@ -185,6 +175,27 @@ impl BoxConfig {
         let timezone = timezone.unwrap_or_else(|| "Asia/Shanghai".to_owned());
         BoxConfig { id, timezone, sandbox }
     }
+}
+
+/// Reads a document of TOML into what it stands for.
+///
+/// # Errors
+/// Everything that is wrong with it.
+fn parse_document<'a, T>(
+    text: &str,
+    mut reading: Reading<'a>,
+    read: impl FnOnce(Section<'_>, &mut Reading<'a>) -> T,
+) -> Result<T, Faults> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        reading.fault(error.span().as_ref(), "", error.message());
+    }
+    // What was recovered from broken text would bring faults that nobody wrote.
+    if !errors.is_empty() {
+        return Err(reading.into_faults());
+    }
+    let value = read(Section::of("", document.get_ref()), &mut reading);
+    reading.into_faults().into_result(value)
 }
 
 /// The text of a file of at most `bytes_max` bytes.

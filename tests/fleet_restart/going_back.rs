@@ -63,6 +63,12 @@ fn a_box_whose_camera_fails_under_new_rules_goes_back_also_over_a_kill_and_takes
     assert_eq!(reason["place"], "cams/live/gate", "{state:#}");
     assert!(reason["what"].as_str().is_some_and(|what| what.contains("DESCRIBE")), "{state:#}");
 
+    wait_until(SOON, "an event tells of it", || {
+        let said = operator.events();
+        said.iter()
+            .any(|(kind, event)| kind == "config" && event["refused"]["why"] == "streams_fail")
+    });
+
     // The broker still has what failed, and shows it again: it is not tried again.
     edge.kill();
     operator.forget();

@@ -97,12 +97,15 @@ mod listed {
     ];
     /// What a socket may be for.
     const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    /// What may be asked of a descriptor: non-blocking, what waits, whether it is a terminal and
-    /// how wide.
-    const REQUESTS: [u64; 6] =
-        [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS, libc::TIOCGWINSZ, TCGETS2];
-    /// `TCGETS2` of `ioctl_tty(2)`, which newer C libraries ask.
+    /// What may be asked of a descriptor (`ioctl_tty(2)`): non-blocking, what waits, closed on exec,
+    /// whether it is a terminal and how wide. C libraries have different types for these numbers.
+    const REQUESTS: [u64; 6] = [FIONBIO, FIONREAD, FIOCLEX, TCGETS, TCGETS2, TIOCGWINSZ];
+    const FIONBIO: u64 = 0x5421;
+    const FIONREAD: u64 = 0x541B;
+    const FIOCLEX: u64 = 0x5451;
+    const TCGETS: u64 = 0x5401;
     const TCGETS2: u64 = 0x802C_542A;
+    const TIOCGWINSZ: u64 = 0x5413;
 
     type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 

@@ -13,6 +13,10 @@ mod paths;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// What this process has reached.
+static REACHED: OnceLock<Level> = OnceLock::new();
 
 /// What is left to the process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,14 +30,14 @@ pub struct Confinement {
 }
 
 /// How far a kind of confinement is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// All that was asked for.
-    Whole,
-    /// What this kernel knows of it.
-    Part,
     /// Nothing.
-    None,
+    None = 0,
+    /// What this kernel knows of it.
+    Part = 1,
+    /// All that was asked for.
+    Whole = 2,
 }
 
 /// What was reached.
@@ -57,7 +61,8 @@ impl fmt::Display for Reach {
     }
 }
 
-/// Enters the sandbox, as far as the kernel has one. A path that is not there is left out.
+/// Enters the sandbox, as far as the kernel has one; once a process. A path that is not there is left
+/// out.
 #[must_use]
 pub fn enter(confinement: &Confinement) -> Level {
     let mut faults = Vec::new();
@@ -70,5 +75,12 @@ pub fn enter(confinement: &Confinement) -> Level {
     // In this order: the filter has no calls of Landlock.
     let paths = reached(paths::confine(confinement));
     let calls = reached(calls::filter());
-    Level { paths, calls, faults }
+    let level = Level { paths, calls, faults };
+    REACHED.get_or_init(|| level).clone()
+}
+
+/// What this process has reached; `None`: it never entered the sandbox.
+#[must_use]
+pub fn reached() -> Option<&'static Level> {
+    REACHED.get()
 }

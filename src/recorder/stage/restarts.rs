@@ -94,7 +94,7 @@ impl Stage {
     /// The live session takes the rules in force, with the sample that comes next.
     fn restart(&mut self, recorder: &Recorder, now: Moment, random: &mut dyn FnMut() -> u64) {
         let decision = recorder.rules().load().table.resolve(&self.key);
-        info!(stream = %self.key, decision = decision.word(), "restarted");
+        info!(stream = %self.key, decision = decision.word(), "restarted under the rules in force");
         if let Some(session) = &mut self.session {
             session.cut(&mut self.programme);
         }
