@@ -16,11 +16,14 @@ use bytes::Bytes;
 use edgerec::domain::address::Address;
 use edgerec::domain::fleet::document::{Addressee, Gate};
 use edgerec::domain::fleet::keyring::Keyring;
+use edgerec::domain::fleet::refused::Refused;
+use edgerec::domain::notice::NoticeSeq;
 use edgerec::domain::service::fleet_rules::News;
 use edgerec::domain::service::layers::SentLayer;
 use edgerec::domain::service::{Changes, Service};
 use edgerec::fleet::{
-    BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, StreamReport,
+    BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, OutgoingEvent,
+    StreamReport,
 };
 use edgerec::platform::clock::{Clock, SystemClock};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -28,6 +31,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{Client, Event, MqttOptions};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use support::broker::Broker;
@@ -42,6 +46,7 @@ struct BenchBox {
     gate: Gate,
     service: Mutex<Service>,
     clock: Arc<dyn Clock>,
+    news: Arc<Notify>,
 }
 
 impl BenchBox {
@@ -59,7 +64,7 @@ impl FleetBox for BenchBox {
             let news = service.fleet_rules.judge(&document).map_err(NotTaken::Refused)?;
             if news == News::Newer {
                 let us = self.gate.addressee();
-                service.take_document(&document, us, now.unix, &mut Changes::new());
+                service.take_document(&document, us, &[], now.unix, &mut Changes::new());
             }
             Ok(news)
         })
@@ -73,12 +78,34 @@ impl FleetBox for BenchBox {
         self.service().fleet_rules.applied(layer)
     }
 
+    fn received(&self, layer: SentLayer) -> Option<u64> {
+        self.service().fleet_rules.revision(layer)
+    }
+
+    fn went_back(&self, layer: SentLayer) -> Option<Refused> {
+        self.service().fleet_rules.went_back(layer)
+    }
+
     fn streams(&self) -> Vec<StreamReport> {
         Vec::new()
     }
 
     fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>> {
         Box::pin(async { None })
+    }
+
+    fn refused(&self, _: SentLayer, _: &Refused) {}
+
+    fn events(&self, _: NoticeSeq, _: usize) -> FleetFuture<'_, Vec<OutgoingEvent>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn told(&self, _: Vec<NoticeSeq>) -> FleetFuture<'_, bool> {
+        Box::pin(async { true })
+    }
+
+    fn event_news(&self) -> Arc<Notify> {
+        self.news.clone()
     }
 }
 
@@ -191,13 +218,15 @@ fn start_box(
     };
     let gate = Gate::new(us, Keyring::default());
     let service = Mutex::new(Service::default());
-    let bench_box = Arc::new(BenchBox { gate, service, clock: clock.clone() });
+    let bench_box =
+        Arc::new(BenchBox { gate, service, clock: clock.clone(), news: Arc::default() });
     let fleet = Fleet::new(&settings, bench_box, clock).expect("no certificates");
-    let Fleet { link, keeper, errands, voice } = fleet;
+    let Fleet { link, keeper, errands, voice, herald } = fleet;
     runtime.spawn(link.run(shutdown.clone()));
     runtime.spawn(keeper.run(shutdown.clone()));
     runtime.spawn(errands.run(shutdown.clone()));
     runtime.spawn(voice.run(shutdown.clone()));
+    runtime.spawn(herald.run(shutdown.clone()));
 }
 
 /// When each box said the thing with this number.
