@@ -109,6 +109,11 @@ impl KeyFrame {
     }
 }
 
+/// Times of one access unit that were rounded on two ways are no further apart: 2 ms.
+pub(super) fn times_apart_max(timescale: u32) -> i64 {
+    rescale(2, 1_000, timescale)
+}
+
 /// The newest access units of the reference track that went out.
 #[derive(Debug, Default)]
 pub(super) struct Units {
@@ -135,9 +140,9 @@ impl Units {
         self.keys.iter().rev().find(|known| known.hash == key.hash).map(|known| known.pts)
     }
 
-    /// Whether a unit of this pts went out. Times may be rounded by 2 ms on their way.
+    /// Whether a unit of this pts went out.
     pub(super) fn has(&self, pts: i64, timescale: u32) -> bool {
-        let near = rescale(2, 1_000, timescale);
+        let near = times_apart_max(timescale);
         self.pts.iter().any(|known| (known - pts).abs() <= near)
     }
 }

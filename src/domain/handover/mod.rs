@@ -21,7 +21,7 @@ mod next;
 
 use std::collections::VecDeque;
 
-use crate::domain::handover::lane::{KeyFrame, Lane, Side, Units};
+use crate::domain::handover::lane::{KeyFrame, Lane, Side, Units, times_apart_max};
 use crate::domain::handover::next::{Join, Next};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::{BootTime, rescale};
@@ -324,7 +324,8 @@ impl Handover {
 
     fn drop_what_went_out(&mut self, shift: i64) {
         let Some(lane) = self.reference() else { return };
-        let (timescale, old) = (lane.timescale, lane.last.map(|last| last - lane.step));
+        let timescale = lane.timescale;
+        let old = lane.last.map(|last| last.saturating_sub(times_apart_max(timescale)));
         let units = &self.units;
         let Some(queue) = self.next.as_mut().and_then(Next::reference_queue_mut) else { return };
         // What the current one lost cannot be put in behind what came after it.

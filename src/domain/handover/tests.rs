@@ -206,6 +206,20 @@ proptest! {
     }
 }
 
+/// Found by the property above: the picture that the current one had lost was put in behind the one
+/// after it, since the step to that one was two pictures long.
+#[test]
+fn what_the_current_one_lost_is_not_put_in_behind_what_came_after_it() {
+    let made = made(400, 0);
+    let connection = |from_ms, way_ms, origin_ms, lost| {
+        Connection { from_ms, way_ms, origin_ms, lost }.brings(&made)
+    };
+    let current = connection(0, [201, 0], 0, Some(167));
+    let (out, _) = run(&current, &connection(2_000, [563, 552], 5_000, None), None);
+    let times: Vec<i64> = of(VIDEO, &out).iter().map(|sample| sample.dts).collect();
+    assert!(times.windows(2).all(|two| two[0] < two[1]), "{times:?}");
+}
+
 #[test]
 fn other_encoders_are_joined_by_the_senders_clocks() {
     let (made, other) = (made(400, 0), made(400, 1));
