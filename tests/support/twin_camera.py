@@ -38,6 +38,17 @@ SESSION = (
 )
 
 
+def to_running(sample):
+    """What is added to a sample's times for the running time of its pipeline."""
+    segment = sample.get_segment()
+    return segment.base - segment.start
+
+
+def first_time(buffer):
+    """The earlier one of its times."""
+    return buffer.pts if buffer.dts == Gst.CLOCK_TIME_NONE else min(buffer.pts, buffer.dts)
+
+
 class Session:
     """One who looks on."""
 
@@ -55,12 +66,15 @@ class Session:
             playing = self.pipeline.get_state(0)[1] == Gst.State.PLAYING
             if not (playing and track == "video" and is_key):
                 return
-            self.shift = base - self.pipeline.get_base_time()
+            shift = base - self.pipeline.get_base_time()
+            # Pictures that were taken before the session was there have no times in it.
+            if first_time(buffer) + to_running(sample) + shift < 0:
+                return
+            self.shift = shift
         source = self.element.get_by_name(f"src_{track}")
         if source.get_property("caps") is None:
             source.set_property("caps", sample.get_caps())
-        segment = sample.get_segment()
-        shift = segment.base - segment.start + self.shift
+        shift = to_running(sample) + self.shift
         copy = Gst.Buffer.new_wrapped(buffer_bytes(buffer))
         copy.pts = max(buffer.pts + shift, 0)
         if buffer.dts != Gst.CLOCK_TIME_NONE:
