@@ -9,8 +9,9 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use edgerec::platform::sandbox::{self, Confinement, Reach};
@@ -23,17 +24,10 @@ use support::edge_box::BoxPlan;
 use support::http::get;
 use support::media::Clip;
 use support::outbox::Outbox;
-use support::process::run;
 use support::push::{Pace, push_file};
 use support::scratch;
 
 const SOON: Duration = Duration::from_secs(60);
-/// The folder that the attempts are made in, and what they are to do.
-const PLACE: &str = "SANDBOX_TEST_PLACE";
-const OUTSIDE: &str = "SANDBOX_TEST_STAY_OUTSIDE";
-/// What stands before the report of the attempts.
-const REPORT: &str = "attempts: ";
-
 /// What an attempt came to: `null`, or the name of the error.
 fn outcome<T>(attempt: io::Result<T>) -> Value {
     match attempt {
@@ -45,77 +39,75 @@ fn outcome<T>(attempt: io::Result<T>) -> Value {
     }
 }
 
-/// Tries what a program that was taken over would try, and what the box itself does.
-#[test]
-#[ignore = "is run by the other tests, in a process of its own"]
-fn attempts() {
-    let place = PathBuf::from(std::env::var_os(PLACE).expect("is run by another test"));
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
-    let port = free.local_addr().expect("has one").port();
-    drop(free);
-    let confinement = Confinement {
-        reads: vec![place.join("read")],
-        writes: vec![place.join("write")],
-        listens: vec![port],
-    };
-    if std::env::var_os(OUTSIDE).is_none() {
-        let level = sandbox::enter(&confinement);
-        assert_eq!((level.paths, level.calls), (Reach::Whole, Reach::Whole), "{level:?}");
-    }
-    let listens = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let report = json!({
-        "reads its rules": outcome(fs::read(place.join("read/rules.json"))),
-        "writes its ring": outcome(fs::write(place.join("write/new"), "x")),
-        "renames in its ring": outcome(fs::rename(place.join("write/new"), place.join("write/old"))),
-        "starts a thread": outcome(std::thread::Builder::new().spawn(|| {}).map(|t| t.join())),
-        "connects": outcome(listens.as_ref().map_or_else(
-            |error| Err(io::Error::other(error.to_string())),
-            |listening| TcpStream::connect(listening.local_addr().expect("has one")),
-        )),
-        "listens": outcome(listens),
-        "reads elsewhere": outcome(fs::read(place.join("elsewhere/secret"))),
-        "writes elsewhere": outcome(fs::write(place.join("elsewhere/new"), "x")),
-        "writes its rules": outcome(fs::write(place.join("read/rules.json"), "x")),
-        "listens elsewhere": outcome(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))),
-        "starts a program": outcome(Command::new("/bin/true").status()),
-        "makes a namespace": outcome(unshare(CloneFlags::CLONE_NEWNS).map_err(io::Error::from)),
-        "asks the kernel's routes": outcome(
-            socket(
-                AddressFamily::Netlink,
-                SockType::Raw,
-                SockFlag::empty(),
-                SockProtocol::NetlinkRoute,
-            )
-            .map_err(io::Error::from),
-        ),
-    });
-    println!("{REPORT}{report}");
+/// A folder to read, one to write and one that is nobody's business, and a port that is free.
+struct Place {
+    dir: tempfile::TempDir,
+    port: u16,
 }
 
-/// Runs the attempts in a process of their own, with these variables.
-fn attempt(place: &Path, variables: &[(&str, &str)]) -> Output {
-    for folder in ["read", "write", "elsewhere"] {
-        fs::create_dir_all(place.join(folder)).expect("made");
+impl Place {
+    fn new() -> Place {
+        let dir = scratch("sandbox");
+        for folder in ["read", "write", "elsewhere"] {
+            fs::create_dir(dir.path().join(folder)).expect("made");
+        }
+        fs::write(dir.path().join("read/rules.json"), "{}").expect("written");
+        fs::write(dir.path().join("elsewhere/secret"), "s").expect("written");
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        Place { port: free.local_addr().expect("has one").port(), dir }
     }
-    fs::write(place.join("read/rules.json"), "{}").expect("written");
-    fs::write(place.join("elsewhere/secret"), "s").expect("written");
-    let mut command = Command::new(std::env::current_exe().expect("is a program"));
-    command.args(["--exact", "attempts", "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env(PLACE, place).envs(variables.iter().copied());
-    run(&command)
-}
 
-#[track_caller]
-fn report(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find_map(|line| Some(line.split_once(REPORT)?.1));
-    serde_json::from_str(line.unwrap_or_else(|| panic!("{output:?}"))).expect("is JSON")
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            reads: vec![self.path("read")],
+            writes: vec![self.path("write")],
+            listens: vec![self.port],
+        }
+    }
+
+    /// Tries what a program that was taken over would try, and what the box itself does.
+    fn attempts(&self) -> Value {
+        let listens = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port));
+        let connects = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let routes = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::empty(),
+            SockProtocol::NetlinkRoute,
+        );
+        let (new, old) = (self.path("write/new"), self.path("write/old"));
+        json!({
+            "reads its rules": outcome(fs::read(self.path("read/rules.json"))),
+            "writes its ring": outcome(fs::write(&new, "x")),
+            "renames in its ring": outcome(fs::rename(&new, &old)),
+            "starts a thread": outcome(thread::Builder::new().spawn(|| {}).map(|t| t.join())),
+            "connects": outcome(connects),
+            "listens": outcome(listens),
+            "reads elsewhere": outcome(fs::read(self.path("elsewhere/secret"))),
+            "writes elsewhere": outcome(fs::write(self.path("elsewhere/new"), "x")),
+            "writes its rules": outcome(fs::write(self.path("read/rules.json"), "x")),
+            "listens elsewhere": outcome(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))),
+            "starts a program": outcome(Command::new("/bin/true").status()),
+            "makes a namespace": outcome(unshare(CloneFlags::CLONE_NEWNS).map_err(io::Error::from)),
+            "asks the kernel's routes": outcome(routes.map_err(io::Error::from)),
+        })
+    }
 }
 
 #[test]
 fn what_the_box_does_not_need_is_denied() {
-    let dir = scratch("sandbox");
-    let inside = report(&attempt(dir.path(), &[]));
+    let place = Place::new();
+    // The sandbox holds for the thread that enters it.
+    let inside = || {
+        let level = sandbox::enter(&place.confinement());
+        assert_eq!((level.paths, level.calls), (Reach::Whole, Reach::Whole), "{level:?}");
+        place.attempts()
+    };
+    let inside = thread::scope(|scope| scope.spawn(inside).join()).expect("no panic");
     let expected = json!({
         "reads its rules": null, "writes its ring": null, "renames in its ring": null,
         "starts a thread": null, "connects": null, "listens": null,
@@ -125,7 +117,7 @@ fn what_the_box_does_not_need_is_denied() {
     });
     assert_eq!(inside, expected);
     // All of it can be done outside: nothing but the sandbox denies it.
-    let outside = report(&attempt(dir.path(), &[(OUTSIDE, "1")]));
+    let outside = thread::scope(|scope| scope.spawn(|| place.attempts()).join()).expect("no panic");
     let denied: Vec<&str> = outside
         .as_object()
         .expect("an object")
@@ -138,10 +130,16 @@ fn what_the_box_does_not_need_is_denied() {
 
 #[cfg(feature = "planted-faults")]
 #[test]
-fn the_switch_of_the_tests_kills_at_a_call_that_is_not_listed() {
-    let dir = scratch("sandbox");
-    let ended = attempt(dir.path(), &[("EDGEREC_PLANT_KILL_AT_CALL", "1")]).status;
-    assert_eq!(ended.signal(), Some(Signal::SIGSYS as i32), "{ended:?}");
+fn a_call_that_is_not_listed_fails_and_kills_the_boxes_of_the_tests() {
+    let planted = || BoxPlan::default().env("EDGEREC_PLANT_UNLISTED_CALL", "1");
+    let edge = planted().prepare();
+    edge.cli_ok(&["format"]);
+    let (ended, log) = edge.run_to_its_end(SOON);
+    assert_eq!(ended.signal(), Some(Signal::SIGSYS as i32), "{ended:?} {log}");
+    // Without the switch of the tests, as a box of a customer, it goes on.
+    let mut edge = planted().lives_with_unlisted_calls().start();
+    assert_eq!(status_of(edge.process().id(), "Seccomp"), "2");
+    assert!(edge.log().contains("the planted call: ENOSYS"), "{}", edge.log());
 }
 
 /// A line of what the kernel says of a process.

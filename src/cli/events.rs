@@ -1,18 +1,15 @@
 //! `edgerec events`: what happened, from a number on, told or not, as long as there is room to keep it.
 
 use std::io::Write;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::api::report::EventRow;
 use crate::cli::link::Link;
-use crate::cli::outcome::{Failure, print, print_json, printable, written};
+use crate::cli::outcome::{Failure, print, print_json, printable};
+use crate::cli::rounds::rounds;
 use crate::config::Config;
 use crate::domain::notice::NoticeSeq;
-
-/// Between two looks.
-const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lists events from a number on; with `follow` until nobody reads any more.
 ///
@@ -26,17 +23,12 @@ pub fn events(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut next = from;
-    loop {
+    rounds(follow, out, |out| {
         Link::open(config)?.events(NoticeSeq(next), &mut |row| {
             next = row.seq + 1;
             if json { print_json(out, &row) } else { print(out, line(&row)) }
-        })?;
-        written(out.flush())?;
-        if !follow {
-            return Ok(());
-        }
-        std::thread::sleep(FOLLOW_INTERVAL);
-    }
+        })
+    })
 }
 
 fn line(row: &EventRow) -> String {

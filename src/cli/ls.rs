@@ -2,18 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::api::report::FileRow;
 use crate::cli::link::Link;
-use crate::cli::outcome::{Failure, bytes_for_people, print, print_json, printable, written};
+use crate::cli::outcome::{Failure, bytes_for_people, print, print_json, printable};
+use crate::cli::rounds::rounds;
 use crate::config::Config;
 use crate::domain::stream_key::StreamKey;
 
-/// Between two looks.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows of the newest files that fit a terminal.
 const TERMINAL_ROWS: usize = 40;
 /// Moves to the top left corner and clears the terminal.
@@ -25,10 +23,10 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// They cannot be listed.
 pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let terminal = watch && !json && std::io::stdout().is_terminal();
-    loop {
+    rounds(watch, out, |out| {
         let link = Link::open(config)?;
         if json {
-            link.files(&mut |row| print_json(out, &row))?;
+            link.files(&mut |row| print_json(out, &row))
         } else if terminal {
             let mut newest = VecDeque::new();
             link.files(&mut |row| {
@@ -39,17 +37,12 @@ pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Resu
                 Ok(())
             })?;
             print(out, format_args!("{CLEAR}{HEAD}"))?;
-            newest.iter().try_for_each(|row| print(out, row))?;
+            newest.iter().try_for_each(|row| print(out, row))
         } else {
             print(out, HEAD)?;
-            link.files(&mut |row| print(out, table_row(&row)))?;
+            link.files(&mut |row| print(out, table_row(&row)))
         }
-        written(out.flush())?;
-        if !watch {
-            return Ok(());
-        }
-        std::thread::sleep(WATCH_INTERVAL);
-    }
+    })
 }
 
 const HEAD: &str = "FILE                STATE      FMT  START                  LENGTH        SIZE  \

@@ -18,6 +18,7 @@ pub mod link;
 pub mod ls;
 pub mod outcome;
 pub mod provision;
+pub mod rounds;
 pub mod run;
 
 use std::io::{self, Write};

@@ -8,7 +8,6 @@ pub(super) use listed::filter;
 
 /// No filter for this architecture: the library knows none, and the unit's filter stands.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-#[allow(clippy::unnecessary_wraps)]
 pub(super) fn filter() -> Result<super::Reach, String> {
     Err("seccomp: not on this architecture".to_owned())
 }

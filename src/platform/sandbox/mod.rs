@@ -15,6 +15,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::platform::planted::is_planted;
+
+/// Makes a call outside of the list.
+const PLANTED_CALL: &str = "EDGEREC_PLANT_UNLISTED_CALL";
+
 /// What this process has reached.
 static REACHED: OnceLock<Level> = OnceLock::new();
 
@@ -75,6 +80,10 @@ pub fn enter(confinement: &Confinement) -> Level {
     // In this order: the filter has no calls of Landlock.
     let paths = reached(paths::confine(confinement));
     let calls = reached(calls::filter());
+    if is_planted(PLANTED_CALL) {
+        let called = nix::unistd::setsid().map_err(|errno| format!("{errno:?}"));
+        faults.push(format!("the planted call: {}", called.map_or_else(|e| e, |_| "done".into())));
+    }
     let level = Level { paths, calls, faults };
     REACHED.get_or_init(|| level).clone()
 }
