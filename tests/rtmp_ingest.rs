@@ -7,6 +7,7 @@ mod capture;
 mod publisher;
 #[path = "rtmp_ingest/reference.rs"]
 mod reference;
+mod support;
 
 use bytes::Bytes;
 use edgerec::domain::sample::Codec;
@@ -18,7 +19,8 @@ use tokio::net::TcpStream;
 
 use crate::capture::{Happened, Server, Stream};
 use crate::publisher::{Publisher, raw};
-use crate::reference::{Encoder, Packet, make, packets, push, run};
+use crate::reference::{Packet, make, packets, push, run};
+use crate::support::ffmpeg::Ffmpeg;
 
 /// Compares what a stream delivered with the packets of the file that was sent.
 fn assert_same(stream: &Stream, reference: &[Packet]) {
@@ -41,11 +43,11 @@ async fn push_and_compare(make_args: &str) -> Stream {
     let dir = TempDir::new().expect("scratch");
     let file = dir.path().join("sent.flv");
     let server = Server::start().await;
-    make(Encoder::System, make_args, &file).await;
-    push(Encoder::System, &file, &server.url("s")).await;
+    make(Ffmpeg::System, make_args, &file).await;
+    push(Ffmpeg::System, &file, &server.url("s")).await;
     let stream = server.ended("s").await;
     assert_eq!(stream.end(), Some(EndCause::Finished));
-    assert_same(&stream, &packets(Encoder::System, &file).await);
+    assert_same(&stream, &packets(Ffmpeg::System, &file).await);
     server.stop().await;
     stream
 }
@@ -97,7 +99,7 @@ async fn gstreamer_with_both_sinks() {
         );
         run(&pipeline).await;
         let stream = server.ended("s").await;
-        assert_same(&stream, &packets(Encoder::System, &file).await);
+        assert_same(&stream, &packets(Ffmpeg::System, &file).await);
         server.stop().await;
     }
 }
@@ -110,12 +112,12 @@ async fn enhanced_rtmp_brings_h265() {
     let args = format!(
         "{VIDEO} {AUDIO} -c:v libx265 -x265-params log-level=none:keyint=25:bframes=2 -c:a aac"
     );
-    make(Encoder::Newest, &args, &file).await;
-    push(Encoder::Newest, &file, &server.url("s")).await;
+    make(Ffmpeg::Newest, &args, &file).await;
+    push(Ffmpeg::Newest, &file, &server.url("s")).await;
     let stream = server.ended("s").await;
     let codecs: Vec<Codec> = stream.tracks().iter().map(|track| track.codec).collect();
     assert_eq!(codecs, [Codec::H265, Codec::Aac]);
-    assert_same(&stream, &packets(Encoder::Newest, &file).await);
+    assert_same(&stream, &packets(Ffmpeg::Newest, &file).await);
     server.stop().await;
 }
 
@@ -229,7 +231,7 @@ async fn ffmpeg_understands_a_refusal_and_an_end() {
     let dir = TempDir::new().expect("scratch");
     let file = dir.path().join("sent.flv");
     let server = Server::start().await;
-    make(Encoder::System, &format!("{VIDEO} -c:v libx264 -g 25"), &file).await;
+    make(Ffmpeg::System, &format!("{VIDEO} -c:v libx264 -g 25"), &file).await;
     let push = |name: &str| {
         // In real time, so that it is still there to be told; it must fail, and soon.
         let url = server.url(name);

@@ -1,10 +1,11 @@
 //! Files to send and their packets, made and read by ffmpeg.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use md5::{Digest, Md5};
+
+use crate::support::ffmpeg::Ffmpeg;
 
 /// One packet: what must be the same at both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,39 +26,6 @@ impl Packet {
     }
 }
 
-/// Which ffmpeg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoder {
-    /// The system's.
-    System,
-    /// A static one that speaks enhanced RTMP.
-    Newest,
-}
-
-impl Encoder {
-    fn path(self) -> PathBuf {
-        match self {
-            Encoder::System => "ffmpeg".into(),
-            Encoder::Newest => newest_ffmpeg().to_owned(),
-        }
-    }
-}
-
-/// The ffmpeg of the PyPI package imageio-ffmpeg, installed beside the build if it is not there.
-fn newest_ffmpeg() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("imageio-ffmpeg-0.6");
-        let script = format!(
-            "test -x {0}/bin/pip || python3 -m venv {0}; {0}/bin/python -c 'import imageio_ffmpeg' \
-             2>/dev/null || {0}/bin/pip -q install imageio-ffmpeg >&2; \
-             {0}/bin/python -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())'",
-            venv.display()
-        );
-        PathBuf::from(shell(&script).trim())
-    })
-}
-
 /// Runs a shell script to its end; what it printed. It has a minute.
 fn shell(script: &str) -> String {
     let output =
@@ -74,25 +42,25 @@ pub async fn run(script: &str) -> String {
 }
 
 /// Makes a file.
-pub async fn make(encoder: Encoder, args: &str, file: &Path) {
+pub async fn make(ffmpeg: Ffmpeg, args: &str, file: &Path) {
     let args = args.to_owned();
     let file = file.display().to_string();
-    let script = move || shell(&format!("{} -v error {args} {file}", encoder.path().display()));
-    tokio::task::spawn_blocking(script).await.expect("the encoder runs");
+    let script = move || shell(&format!("{} -v error {args} {file}", ffmpeg.program().display()));
+    tokio::task::spawn_blocking(script).await.expect("the ffmpeg runs");
 }
 
 /// Pushes a file as fast as it goes.
-pub async fn push(encoder: Encoder, file: &Path, url: &str) {
+pub async fn push(ffmpeg: Ffmpeg, file: &Path, url: &str) {
     let script = format!("-v error -copyts -i {} -c copy -map 0 -f flv {url}", file.display());
-    let script = move || shell(&format!("{} {script}", encoder.path().display()));
-    tokio::task::spawn_blocking(script).await.expect("the encoder runs");
+    let script = move || shell(&format!("{} {script}", ffmpeg.program().display()));
+    tokio::task::spawn_blocking(script).await.expect("the ffmpeg runs");
 }
 
 /// The packets of an FLV file.
-pub async fn packets(encoder: Encoder, file: &Path) -> Vec<Packet> {
+pub async fn packets(ffmpeg: Ffmpeg, file: &Path) -> Vec<Packet> {
     let file = file.display().to_string();
     let script = move || {
-        let ffmpeg = encoder.path();
+        let ffmpeg = ffmpeg.program();
         let read = |filter: &str| {
             shell(&format!(
                 "{} -v error -copyts -i {file} -map 0 -c copy {filter} -f framehash -hash md5 -",

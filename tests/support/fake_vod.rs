@@ -3,20 +3,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::process::{run, run_ok};
-use super::{tool, work_dir};
+use super::process::run;
+use super::python;
 
 pub const SECRET_ID: &str = "AKIDEXAMPLE";
 pub const SECRET_KEY: &str = "canary-secret-of-the-account";
-/// The SDK that the stand-in is tried with.
-const SDK: &str = "vod-python-sdk==1.4.4";
 
 /// One request as the stand-in saw it.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,7 +43,7 @@ impl FakeVod {
     /// Starts it on a free port.
     pub fn start() -> FakeVod {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fake_vod.py");
-        let mut child = Command::new(tool("python3"))
+        let mut child = Command::new(python())
             .arg(script)
             .args(["0", SECRET_ID, SECRET_KEY])
             .stdout(Stdio::piped())
@@ -118,7 +115,7 @@ impl FakeVod {
     /// raised.
     pub fn upload_with_sdk(&self, path: &Path, secret_key: &str, request: &Value) -> Value {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/vod_sdk.py");
-        let mut command = Command::new(sdk_python());
+        let mut command = Command::new(python());
         command.arg(script).args([&self.port.to_string(), SECRET_ID, secret_key]);
         let output = run(command.arg(path).arg(request.to_string()));
         let told = String::from_utf8_lossy(&output.stdout);
@@ -151,24 +148,4 @@ impl Drop for FakeVod {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A Python with the upload SDK, made below `target/tmp` on first use; one process at a time. It
-/// is apart from the other tools because it brings the cloud's whole SDK, of which they have
-/// parts.
-fn sdk_python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        std::fs::create_dir_all(work_dir()).expect("target/tmp can be made");
-        let lock = std::fs::File::create(work_dir().join("venv-vod.lock")).expect("a lock");
-        lock.lock().expect("the lock is free at last");
-        let venv = work_dir().join("venv-vod");
-        let (python, ready) = (venv.join("bin/python"), venv.join(format!("ready-{SDK}")));
-        if !ready.exists() {
-            run_ok(Command::new(tool("python3")).args(["-m", "venv"]).arg(&venv));
-            run_ok(Command::new(&python).args(["-m", "pip", "install", "--quiet", SDK]));
-            std::fs::write(&ready, "").expect("marked");
-        }
-        python
-    })
 }

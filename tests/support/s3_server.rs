@@ -4,11 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 
 use edgerec::delivery::settings::S3Settings;
 use edgerec::domain::secret::Secret;
 use serde::Deserialize;
+
+use super::python;
 
 pub const ACCESS_KEY: &str = "AKIDEXAMPLE";
 pub const SECRET_KEY: &str = "a-secret/with+signs";
@@ -164,30 +165,4 @@ pub fn settings(port: u16) -> S3Settings {
         secret_access_key: Secret::new(SECRET_KEY),
         prefix: "boxes/one".into(),
     }
-}
-
-/// A Python with moto, made under the target folder on first use.
-fn python() -> PathBuf {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    static MAKING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    PYTHON
-        .get_or_init(|| {
-            let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv-s3");
-            let ready = venv.join("ready-moto-5.2.5");
-            let python = venv.join("bin/python");
-            if !ready.exists() {
-                run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-                let pip = ["-m", "pip", "install", "--quiet", "moto[server,s3]==5.2.5"];
-                run(Command::new(&python).args(pip));
-                std::fs::write(&ready, "").expect("marked");
-            }
-            python
-        })
-        .clone()
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("started");
-    assert!(status.success(), "{command:?} failed");
 }
