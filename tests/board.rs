@@ -81,7 +81,14 @@ fn the_data_partition_is_mounted_by_its_uuid_only() {
     assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
     let text = fs::read_to_string(mount).expect("read");
     let uuid = text.lines().find_map(|line| line.strip_prefix("What=/dev/disk/by-uuid/"));
-    let rules = fs::read_to_string(root().join("systemd/60-edgerec-data.rules")).expect("read");
+    let name = fs::read_dir(root().join("systemd"))
+        .expect("there")
+        .map(|entry| entry.expect("read").file_name().into_string().expect("text"))
+        .find(|name| name.ends_with("-edgerec-data.rules"));
+    let name = name.expect("there are rules");
+    // Which reads the UUID; rules are in the order of their names.
+    assert!(name.as_str() > "60-persistent-storage.rules", "{name}");
+    let rules = fs::read_to_string(root().join("systemd").join(name)).expect("read");
     let uuid = uuid.expect("by its UUID");
     assert!(rules.contains(&format!("ENV{{ID_FS_UUID}}==\"{uuid}\"")), "{rules}");
 }

@@ -159,6 +159,21 @@ fn a_reset_may_keep_the_identity_and_never_takes_what_somebody_wrote() {
 }
 
 #[test]
+fn a_configuration_in_the_current_folder_is_as_good_as_one_elsewhere() {
+    let bench = Bench::new();
+    let here = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(words).args(["--config", "edgerec.toml"]).current_dir(bench.0.path());
+        run_ok(&command)
+    };
+    here(&["provision", "--ring", "ring", "--capacity", "192MiB", "--api", "127.0.0.1:0"]);
+    fs::write(bench.path("rules.json"), "{\"revision\": 1}").expect("written");
+    here(&["check-config"]);
+    here(&["factory-reset", "--yes", "--quick"]);
+    assert_eq!(bench.names("."), ["ring"], "the rules are gone too");
+}
+
+#[test]
 fn a_reset_that_was_cut_off_is_finished() {
     let bench = Bench::new();
     one_line(&bench.provision(&["--json"]));

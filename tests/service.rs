@@ -256,3 +256,27 @@ fn the_unit_allows_every_system_call_that_recording_and_delivering_makes() {
     let denied: Vec<&String> = made.difference(&allowed).collect();
     assert!(denied.is_empty(), "not allowed: {denied:?}");
 }
+
+#[test]
+fn the_unit_may_write_where_the_readme_says_that_files_go() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(unit()).expect("read");
+    let writable: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("ReadWritePaths="))
+        .flat_map(str::split_whitespace)
+        .map(|path| path.trim_start_matches('-'))
+        .collect();
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("read");
+    let paths = readme.lines().filter_map(|line| line.strip_prefix("path = \"")?.split('"').next());
+    let paths: Vec<&str> = paths.collect();
+    assert!(paths.contains(&"/media/usb") && paths.contains(&"/data/edgerec"), "{paths:?}");
+    for path in paths {
+        assert!(writable.iter().any(|open| Path::new(path).starts_with(open)), "{path}");
+    }
+    // The folders are made with their owner, the configuration's too.
+    let made = std::fs::read_to_string(root.join("systemd/edgerec.tmpfiles")).expect("read");
+    for folder in ["/etc/edgerec", "/data/edgerec"] {
+        assert!(made.contains(&format!("d {folder} 0750 edgerec edgerec -")), "{made}");
+    }
+}

@@ -3,12 +3,12 @@
 //!
 //! A path in the sandbox is what lies there when it is entered. A ring whose disk was taken out and
 //! put back is another one: the box has ended by then (its writer could not go on) and is started
-//! anew. A folder that is delivered to is on a disk that comes and goes, so the folder above it is
-//! open too, unless that is the root.
+//! anew. A folder that is delivered to is on a disk that comes and goes: what is below a mount is held to
+//! the folder that was mounted on, so the folders above it are open too, but for the root.
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, folder_of};
 use crate::platform::sandbox::Confinement;
 
 /// What libraries read: names of hosts and how to find them, the clock's zone, the kernel's files,
@@ -38,20 +38,16 @@ pub fn of(config: &Config) -> Confinement {
     if cfg!(not(target_env = "musl")) {
         reads.extend(LIBRARIES.iter().map(PathBuf::from));
     }
-    // It is replaced as networks come and go, so what counts is its folder.
-    if let Ok(servers) = Path::new(NAME_SERVERS).canonicalize() {
-        reads.extend(servers.parent().map(Path::to_owned));
-    }
+    reads.extend(name_servers(Path::new(NAME_SERVERS)));
     // The file of rules is replaced too.
-    let rules = config.rules.file.as_ref().and_then(|file| folder_of(&file.path));
-    reads.extend(rules);
+    reads.extend(config.rules.file.as_ref().map(|file| folder_of(&file.path)));
 
     let ring = &config.ring;
     let made_here = ring.create && !ring.path.exists();
     let mut writes = if made_here { above(&ring.path) } else { vec![ring.path.clone()] };
     if let Some(Target::Directory { path }) = config.upload.as_ref().map(|upload| &upload.target) {
-        writes.push(path.clone());
-        writes.extend(path.parent().filter(|above| above.parent().is_some()).map(Path::to_owned));
+        let folders = path.ancestors().filter(|folder| folder.parent().is_some());
+        writes.extend(folders.map(Path::to_owned));
     }
     if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.as_ref()) {
         writes.push(led.clone());
@@ -61,10 +57,11 @@ pub fn of(config: &Config) -> Confinement {
     Confinement { reads, writes, listens }
 }
 
-/// The folder that a file is in.
-fn folder_of(file: &Path) -> Option<PathBuf> {
-    let folder = file.parent()?;
-    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
+/// The folder of the list of name servers, which is replaced as networks come and go; where it is a
+/// link to what is not there yet, the nearest folder that is.
+fn name_servers(list: &Path) -> Vec<PathBuf> {
+    let to = list.read_link().map_or_else(|_| list.to_owned(), |to| folder_of(list).join(to));
+    above(&to)
 }
 
 /// The nearest folder above that is there.
@@ -98,6 +95,20 @@ mod tests {
     }
 
     #[test]
+    fn name_servers_may_be_known_later() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let (etc, run) = (dir.path().join("etc"), dir.path().join("run"));
+        std::fs::create_dir(&etc).expect("made");
+        std::fs::create_dir(&run).expect("made");
+        let list = etc.join("resolv.conf");
+        std::os::unix::fs::symlink("../run/network/resolv.conf", &list).expect("linked");
+        assert_eq!(name_servers(&list)[0].canonicalize().expect("there"), run);
+        std::fs::remove_file(&list).expect("removed");
+        std::fs::write(&list, "").expect("written");
+        assert_eq!(name_servers(&list), [etc]);
+    }
+
+    #[test]
     fn a_disk_may_be_put_back_but_never_is_the_root_open() {
         let ring = "[ring]\npath = \"/data/edgerec\"\ncapacity = \"1GiB\"\n";
         let to = |path: &str| {
@@ -105,6 +116,8 @@ mod tests {
             confinement(&format!("{ring}{upload}")).writes
         };
         assert_eq!(to("/media/usb")[1..], [PathBuf::from("/media/usb"), PathBuf::from("/media")]);
+        let below = ["/media/usb/rec", "/media/usb", "/media"].map(PathBuf::from);
+        assert_eq!(to("/media/usb/rec")[1..], below);
         assert_eq!(to("/usb")[1..], [PathBuf::from("/usb")]);
     }
 }

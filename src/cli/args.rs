@@ -97,7 +97,8 @@ pub enum Command {
     },
     /// Give a new box its identity, broker, certificates, ring and first key of the API.
     Provision(Provision),
-    /// Wipe everything that was recorded, queued and set, and what `provision` gave.
+    /// Wipe everything that was recorded, queued and set; a configuration that `provision` made goes
+    /// too, with its keys and rules.
     FactoryReset(FactoryReset),
 }
 

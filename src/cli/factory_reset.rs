@@ -9,10 +9,13 @@ use serde_json::json;
 
 use crate::cli::outcome::{Failure, bytes_for_people, print, print_json};
 use crate::cli::provision::{API_KEY, CA, CERT, KEY, MADE_HERE};
-use crate::config::Config;
+use crate::config::{Config, folder_of};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::ring::RingError;
 use crate::ring::wipe::{Wiped, wipe};
+
+/// The rules of a box without a fleet: addresses and passwords of cameras are in them.
+const RULES: &str = "rules.json";
 
 /// What is to be reset.
 #[derive(Debug, Args)]
@@ -64,14 +67,14 @@ fn wipe_ring(path: &Path, overwrite: bool) -> Result<Wiped, Failure> {
     }
 }
 
-/// Removes what `provision` wrote: the configuration is set aside first, since without its secrets
+/// Removes what `provision` wrote, and the rules beside it: the configuration is set aside first, since without its secrets
 /// it cannot be read, and goes last. A configuration that somebody else wrote stays.
 fn remove_identity(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let flash = SystemFlash;
     let failed = |path: &Path, error: &std::io::Error| {
         Failure::failed(format!("{} cannot be removed: {error}", path.display()))
     };
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     let aside = set_aside(path);
     if flash.exists(path) {
         let text = std::fs::read_to_string(path).map_err(|error| failed(path, &error))?;
@@ -80,11 +83,11 @@ fn remove_identity(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         }
         flash
             .rename(path, &aside)
-            .and_then(|()| flash.sync_dir(folder))
+            .and_then(|()| flash.sync_dir(&folder))
             .map_err(|error| failed(path, &error))?;
     }
     let mut removed = vec![path.to_owned()];
-    for file in [API_KEY, CA, CERT, KEY].map(|name| folder.join(name)) {
+    for file in [API_KEY, CA, CERT, KEY, RULES].map(|name| folder.join(name)) {
         if flash.exists(&file) {
             flash.remove_file(&file).map_err(|error| failed(&file, &error))?;
             removed.push(file);
@@ -92,7 +95,7 @@ fn remove_identity(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     flash
         .remove_file(&aside)
-        .and_then(|()| flash.sync_dir(folder))
+        .and_then(|()| flash.sync_dir(&folder))
         .map_err(|error| failed(&aside, &error))?;
     Ok(removed)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::outcome::{Failure, print, print_json};
-use crate::config::Config;
+use crate::config::{Config, folder_of};
 use crate::platform::flash::{Flash, SystemFlash};
 use crate::platform::random::random_bytes;
 use crate::platform::secret_file;
@@ -68,7 +68,7 @@ pub struct Provision {
 ///
 /// # Errors
 /// There is a configuration, it would not be one that can be used, or the ring cannot be made;
-/// nothing of it is left then.
+/// nothing of it is left then but what there is of the ring.
 pub fn provision(path: &Path, wanted: &Provision, out: &mut dyn Write) -> Result<(), Failure> {
     let flash = SystemFlash;
     if flash.exists(path) {
@@ -77,15 +77,15 @@ pub fn provision(path: &Path, wanted: &Provision, out: &mut dyn Write) -> Result
     }
     let api_key = letters(random_bytes::<24>());
     let files = files_of(wanted, &api_key)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     let draft = path.with_extension("toml.draft");
     let mut made: Vec<PathBuf> = Vec::new();
-    let result = write_all(wanted, folder, &draft, &files, &mut made)
+    let result = write_all(wanted, &folder, &draft, &files, &mut made)
         .and_then(|config| take_into_use(&config, &draft, path));
     let id = match result {
         Ok(id) => id,
         Err(failure) => {
-            for file in made {
+            for file in made.into_iter().chain([path.to_owned()]) {
                 // It is told what failed; what cannot be removed is replaced by the next attempt.
                 let _ = flash.remove_file(&file);
             }
@@ -148,10 +148,10 @@ fn take_into_use(config: &Config, draft: &Path, path: &Path) -> Result<String, F
             .and_then(|plan| plan.create(&flash, &ring.path))
             .map_err(|error| Failure::of(&error))?;
     }
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     flash
         .rename(draft, path)
-        .and_then(|()| flash.sync_dir(folder))
+        .and_then(|()| flash.sync_dir(&folder))
         .map_err(|error| cannot_write(path, &error))?;
     Ok(config.identity.id.clone().expect("the draft names it"))
 }

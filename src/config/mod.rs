@@ -177,6 +177,13 @@ impl BoxConfig {
     }
 }
 
+/// The folder that a file is in; of a bare name, the current one.
+#[must_use]
+pub fn folder_of(file: &Path) -> PathBuf {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| Path::new(".")).to_owned()
+}
+
 /// Reads a document of TOML into what it stands for.
 ///
 /// # Errors

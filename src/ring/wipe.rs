@@ -35,17 +35,19 @@ pub struct Wiped {
 /// There is no ring, a box runs on it, or the flash fails; the rest is wiped by the next call.
 pub fn wipe(flash: &dyn Flash, path: &Path, overwrite: bool) -> Result<Wiped, RingError> {
     let renamed = path.join(BEING_WIPED);
-    let _lock: Option<Box<dyn FlashLock>> = if flash.exists(&renamed) {
-        None
-    } else {
-        RingIdentity::read(flash, path)?;
-        let held = lock(flash, path)?;
-        flash
-            .rename(&identity_path(path), &renamed)
-            .and_then(|()| flash.sync_dir(path))
-            .map_err(RingError::flash("renaming ring.id"))?;
-        Some(held)
-    };
+    // A ring that was made since a reset was cut off counts, not what that reset has left.
+    let _lock: Option<Box<dyn FlashLock>> =
+        if !flash.exists(&identity_path(path)) && flash.exists(&renamed) {
+            None
+        } else {
+            RingIdentity::read(flash, path)?;
+            let held = lock(flash, path)?;
+            flash
+                .rename(&identity_path(path), &renamed)
+                .and_then(|()| flash.sync_dir(path))
+                .map_err(RingError::flash("renaming ring.id"))?;
+            Some(held)
+        };
     let mut wiped = Wiped::default();
     let slots = path.join("slots");
     let mut files = listed(flash, &slots)?;
@@ -132,6 +134,19 @@ mod tests {
         assert!(slot_path(dir.path(), SlotIndex(0)).exists());
         drop(held);
         assert_eq!(wipe(&SystemFlash, dir.path(), false).expect("wiped").bytes, 0);
+    }
+
+    #[test]
+    fn what_a_reset_has_left_opens_no_ring_that_was_made_since() {
+        let dir = ring();
+        std::fs::write(dir.path().join(BEING_WIPED), "{}").expect("written");
+        let held = lock(&SystemFlash, dir.path()).expect("free");
+        let refused = wipe(&SystemFlash, dir.path(), false);
+        assert!(matches!(refused, Err(RingError::Busy { .. })), "{refused:?}");
+        assert!(slot_path(dir.path(), SlotIndex(0)).exists());
+        drop(held);
+        assert_eq!(wipe(&SystemFlash, dir.path(), false).expect("wiped").files, 9);
+        assert!(!dir.path().join(BEING_WIPED).exists());
     }
 
     #[test]

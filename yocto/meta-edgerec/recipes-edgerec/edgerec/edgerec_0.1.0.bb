@@ -29,7 +29,7 @@ do_install:append() {
         ${D}${systemd_system_unitdir}/edgerec.service.d/50-board.conf
     install -d ${D}${nonarch_libdir}/tmpfiles.d ${D}${nonarch_libdir}/udev/rules.d
     install -m 0644 ${S}/systemd/edgerec.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/edgerec.conf
-    install -m 0644 ${S}/systemd/60-edgerec-data.rules ${D}${nonarch_libdir}/udev/rules.d/
+    install -m 0644 ${S}/systemd/90-edgerec-data.rules ${D}${nonarch_libdir}/udev/rules.d/
     if [ -e ${S}/board/${EDGEREC_BOARD}/99-edgerec.rules ]; then
         install -m 0644 ${S}/board/${EDGEREC_BOARD}/99-edgerec.rules \
             ${D}${nonarch_libdir}/udev/rules.d/
@@ -46,6 +46,8 @@ do_install:append() {
     # The root is read-only: what `edgerec provision` writes lies on the data partition.
     install -d ${D}${sysconfdir}
     ln -s /data/etc/edgerec ${D}${sysconfdir}/edgerec
+    sed -i -e 's|^d /etc/edgerec |d /data/etc 0755 root root -\nd /data/etc/edgerec |' \
+        ${D}${nonarch_libdir}/tmpfiles.d/edgerec.conf
     install -d ${D}/data
 }
 

@@ -13,5 +13,7 @@ IMAGE_INSTALL:append = " edgerec rauc e2fsprogs-e2fsck e2fsprogs-resize2fs"
 
 IMAGE_FSTYPES = "ext4 wic.zst wic.bmap"
 WKS_FILE = "edgerec-ab.wks"
+# What is mounted is said by units: a line in fstab would be of one slot and go before data.mount.
+WIC_CREATE_EXTRA_ARGS = "--no-fstab-update"
 # A slot is as large as the largest system that may come.
 IMAGE_ROOTFS_MAXSIZE = "524288"
