@@ -12,9 +12,7 @@ use crate::delivery::multipart::{part_bytes, store_in_parts};
 use crate::delivery::progress::Progress;
 use crate::delivery::store_answer::etag_is;
 use crate::delivery::target::Job;
-
-/// From this size on an object is sent in parts.
-const MULTIPART_BYTES_MIN: u64 = 16 << 20;
+use crate::domain::limits::MULTIPART_BYTES_MIN;
 
 /// An object to be stored: which of the rendering's, and its key.
 pub(super) struct ObjectAt {
