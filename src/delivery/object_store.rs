@@ -107,7 +107,13 @@ pub(super) async fn find_objects(
         let index = progress.objects_done;
         let (len, content_type) = (object.len, object.content_type);
         let at = ObjectAt { index, key: key(&object.name)?, len, content_type };
-        let Some(stored) = store.head(&at).await?.filter(|stored| stored.len == len) else { break };
+        let stored = match store.head(&at).await {
+            // S3 says so of a missing object where the key may not list. If it is about the key or
+            // the credentials: the answer to HEAD has no text that tells, the one to sending has.
+            Err(DeliveryError::Refused { status: 400..=403, .. }) => break,
+            answer => answer?,
+        };
+        let Some(stored) = stored.filter(|stored| stored.len == len) else { break };
         let part_bytes = if len < MULTIPART_BYTES_MIN { len.max(1) } else { part_bytes(len) };
         let (sums, md5s) = job.checksums(index, progress.file_sum(), part_bytes).await?;
         let etag = match md5s.as_slice() {
