@@ -187,7 +187,7 @@ impl Worker {
         let wanted = Wanted { order, admitted };
         let mut waiting = blocking(move || shelf.waiting(&wanted, LOOK_AHEAD)).await?;
         let complete = everything && waiting.len() < LOOK_AHEAD;
-        self.board.annotate(&mut waiting, complete);
+        self.board.annotate(&mut waiting, complete, now);
         Ok(next(&order, &waiting, now))
     }
 
@@ -240,10 +240,10 @@ impl Worker {
             ErrorScope::Target if meter.moved() > 0 => ErrorScope::Either,
             scope => scope,
         };
-        if meter.moved() > 0 && error.leaves_doubt() {
-            self.board.doubt(file);
-        }
         let (now, random) = (self.clock.now().boot, random_u64());
+        if meter.moved() > 0 && error.leaves_doubt() {
+            self.board.doubt(file, now);
+        }
         let attempts = match (class, scope) {
             (ErrorClass::Drop | ErrorClass::Lose | ErrorClass::Quarantine, _) => 1,
             (ErrorClass::Stop, _) => {
