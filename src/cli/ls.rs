@@ -12,8 +12,10 @@ use crate::cli::rounds::rounds;
 use crate::config::Config;
 use crate::domain::stream_key::StreamKey;
 
-/// Rows of the newest files that fit a terminal.
+/// Rows that fit a terminal.
 const TERMINAL_ROWS: usize = 40;
+/// Files that can be on their way at the same time.
+const UPLOADING_ROWS: usize = 9;
 /// Moves to the top left corner and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -28,21 +30,43 @@ pub fn ls(config: &Config, watch: bool, json: bool, out: &mut dyn Write) -> Resu
         if json {
             link.files(&mut |row| print_json(out, &row))
         } else if terminal {
-            let mut newest = VecDeque::new();
+            let mut screen = Screen::default();
             link.files(&mut |row| {
-                if newest.len() == TERMINAL_ROWS {
-                    newest.pop_front();
-                }
-                newest.push_back(table_row(&row));
+                screen.add(&row);
                 Ok(())
             })?;
             print(out, format_args!("{CLEAR}{HEAD}"))?;
-            newest.iter().try_for_each(|row| print(out, row))
+            screen.rows().try_for_each(|row| print(out, row))
         } else {
             print(out, HEAD)?;
             link.files(&mut |row| print(out, table_row(&row)))
         }
     })
+}
+
+/// What of a long list is shown on a terminal: the files on their way, which in a backlog are old
+/// ones, then the newest.
+#[derive(Default)]
+struct Screen {
+    uploading: Vec<String>,
+    newest: VecDeque<String>,
+}
+
+impl Screen {
+    fn add(&mut self, row: &FileRow) {
+        if row.state == "uploading" && self.uploading.len() < UPLOADING_ROWS {
+            self.uploading.push(table_row(row));
+        } else {
+            self.newest.push_back(table_row(row));
+        }
+        if self.uploading.len() + self.newest.len() > TERMINAL_ROWS {
+            self.newest.pop_front();
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &String> {
+        self.uploading.iter().chain(&self.newest)
+    }
 }
 
 const HEAD: &str = "FILE                STATE      FMT  START                  LENGTH        SIZE  \
@@ -109,6 +133,32 @@ mod tests {
         let shown = table_row(&row("queued", 0));
         assert!(shown.contains("cams/live/gate%201  waits\\nfor\\u{1b}it"), "{shown}");
         assert!(shown.contains("2027-01-15T08:00:00Z  0:01:01     3.0 MiB"), "{shown}");
+    }
+
+    #[test]
+    fn a_terminal_shows_what_is_on_its_way_before_the_newest() {
+        let mut screen = Screen::default();
+        for number in 0..100 {
+            let state = if [3, 7, 98].contains(&number) { "uploading" } else { "queued" };
+            screen.add(&FileRow { file_id: number.to_string(), ..row(state, 0) });
+        }
+        let shown: Vec<u64> = screen
+            .rows()
+            .map(|row| row.split(' ').next().and_then(|id| id.parse().ok()).expect("a number"))
+            .collect();
+        let expected: Vec<u64> = [3, 7, 98].into_iter().chain(62..98).chain([99]).collect();
+        assert_eq!((shown.len(), shown), (TERMINAL_ROWS, expected));
+    }
+
+    #[test]
+    fn more_than_can_be_on_their_way_do_not_push_the_newest_out() {
+        let mut screen = Screen::default();
+        for number in 0..100 {
+            let state = if number < 50 { "uploading" } else { "queued" };
+            screen.add(&FileRow { file_id: number.to_string(), ..row(state, 0) });
+        }
+        let uploading = screen.rows().filter(|row| row.contains(" sent")).count();
+        assert_eq!((uploading, screen.rows().count()), (UPLOADING_ROWS, TERMINAL_ROWS));
     }
 
     #[test]

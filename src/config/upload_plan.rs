@@ -3,6 +3,7 @@
 use crate::config::quantity::{BitRate, parse_bit_rate, parse_size};
 use crate::config::section::{Reading, Section};
 use crate::domain::day_windows::DayWindow;
+use crate::domain::limits::MULTIPART_BYTES_MIN;
 use crate::domain::upload_order::{UploadKind, UploadOrder};
 
 /// Most upload windows.
@@ -13,8 +14,9 @@ const NAMES_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 255;
 /// The lowest cap: below it no part would arrive before its server gives it up.
 const BANDWIDTH_MIN: BitRate = BitRate(64_000);
-/// The smallest budget: several times what may be on its way.
-const DAILY_BYTES_MIN: u64 = 64 << 20;
+/// The smallest budget is so many times what may be on its way when it is used up: that may be cut
+/// off, and is then sent in vain.
+const DAILY_BUDGET_TIMES: u64 = 2;
 /// Most files on their way at the same time.
 const PARALLEL_MAX: u32 = 8;
 /// Files on their way at the same time, if nothing is said.
@@ -45,11 +47,9 @@ impl UploadPlanConfig {
             let rate = parse_bit_rate(text)?;
             if rate < BANDWIDTH_MIN { Err("is less than 64kbit".to_owned()) } else { Ok(rate) }
         });
-        let daily_bytes = section.parsed("daily_budget", reading, |text| {
-            let bytes = parse_size(text)?;
-            if bytes < DAILY_BYTES_MIN { Err("is less than 64MiB".to_owned()) } else { Ok(bytes) }
-        });
         let parallel = section.number("parallel", 1..=PARALLEL_MAX, reading).unwrap_or(PARALLEL);
+        let daily_bytes =
+            section.parsed("daily_budget", reading, |text| read_daily_budget(text, parallel));
         let metered_links = section.list("metered_links", NAMES_MAX, reading, name);
         if section.has("metered_templates") && metered_links.is_empty() {
             section.fault("metered_templates", "does nothing without metered_links", reading);
@@ -64,6 +64,17 @@ impl UploadPlanConfig {
             metered_templates: section.list("metered_templates", NAMES_MAX, reading, name),
         }
     }
+}
+
+/// One more than `parallel` files may be on their way, each with one request.
+fn read_daily_budget(text: &str, parallel: u32) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    let least = DAILY_BUDGET_TIMES * (u64::from(parallel) + 1) * MULTIPART_BYTES_MIN;
+    if bytes < least {
+        let mib = least >> 20;
+        return Err(format!("is less than {mib}MiB, which upload.parallel = {parallel} needs"));
+    }
+    Ok(bytes)
 }
 
 fn read_order(section: &mut Section<'_>, reading: &mut Reading<'_>) -> UploadOrder {
@@ -139,10 +150,29 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_twice_what_may_be_on_its_way() {
+        for (parallel, mib) in [(1, 64), (2, 96), (8, 288)] {
+            let plan = parse(&format!("parallel = {parallel}\ndaily_budget = \"{mib}MiB\""));
+            assert_eq!(plan.expect("enough").daily_bytes, Some(mib << 20));
+        }
+    }
+
+    #[test]
     fn bad_values_are_said_clearly() {
         for (keys, what) in [
             ("bandwidth = \"63kbit\"", "upload.bandwidth: is less than 64kbit"),
-            ("daily_budget = \"63MiB\"", "upload.daily_budget: is less than 64MiB"),
+            (
+                "daily_budget = \"63MiB\"\nparallel = 1",
+                "upload.daily_budget: is less than 64MiB, which upload.parallel = 1 needs",
+            ),
+            (
+                "daily_budget = \"95MiB\"",
+                "upload.daily_budget: is less than 96MiB, which upload.parallel = 2 needs",
+            ),
+            (
+                "parallel = 8\ndaily_budget = \"287MiB\"",
+                "upload.daily_budget: is less than 288MiB, which upload.parallel = 8 needs",
+            ),
             ("parallel = 9", "upload.parallel: is outside 1..=8"),
             ("order = \"random\"", "upload.order: is neither `oldest` nor `newest`"),
             ("priorities = [\"timed\"]", "does not name `highlight`, `timed` and `template` once"),

@@ -15,6 +15,9 @@ use crate::domain::time::BootTime;
 use crate::domain::upload_order::WaitingFile;
 use crate::domain::upload_plan::Outlook;
 
+/// What is known of a file that is not in sight is forgotten when it was of no use for so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+
 /// What a waiting file is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
@@ -93,9 +96,13 @@ struct State {
     resting: HashMap<FileId, Resting>,
     target_backoff: Backoff,
     target_rests: Option<Pause>,
+    /// It asked to be left alone. That another file under way gets through, or fails otherwise,
+    /// takes nothing of that back.
+    target_asked: Option<Pause>,
     stopped: Option<String>,
     outlook: Outlook,
-    doubtful: HashSet<FileId>,
+    /// Since when.
+    doubtful: HashMap<FileId, BootTime>,
 }
 
 struct Resting {
@@ -109,6 +116,13 @@ struct Pause {
     why: String,
 }
 
+impl State {
+    /// Those that hold up every file.
+    fn pauses_of_target(&self) -> impl Iterator<Item = &Pause> {
+        self.target_rests.iter().chain(&self.target_asked)
+    }
+}
+
 impl Board {
     /// A board on which nothing happens yet.
     #[must_use]
@@ -120,9 +134,10 @@ impl Board {
                 resting: HashMap::new(),
                 target_backoff: Backoff::new(target.first, target.longest),
                 target_rests: None,
+                target_asked: None,
                 stopped: None,
                 outlook: Outlook::open(),
-                doubtful: HashSet::new(),
+                doubtful: HashMap::new(),
             }),
             file_rest: settings.file_rest,
             totals: Totals::default(),
@@ -167,10 +182,9 @@ impl Board {
         if let Some(meter) = state.moving.get(&file) {
             return Standing::Uploading(Going::of(meter));
         }
-        let pauses =
-            [state.resting.get(&file).map(|resting| &resting.pause), state.target_rests.as_ref()];
-        let longest =
-            pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|p| p.until);
+        let rests = state.resting.get(&file).map(|resting| &resting.pause);
+        let pauses = rests.into_iter().chain(state.pauses_of_target());
+        let longest = pauses.filter(|pause| pause.until > now).max_by_key(|pause| pause.until);
         let held_up = !state.outlook.admits(asked.template, asked.urgent);
         let why = match (&state.stopped, longest) {
             (Some(why), _) => why.clone(),
@@ -201,13 +215,13 @@ impl Board {
     }
 
     /// Some of a file went out and nobody knows what arrived.
-    pub(super) fn doubt(&self, file: FileId) {
-        self.lock().doubtful.insert(file);
+    pub(super) fn doubt(&self, file: FileId, now: BootTime) {
+        self.lock().doubtful.insert(file, now);
     }
 
     /// Whether some of a file may have arrived that nobody knows of.
     pub(super) fn is_doubtful(&self, file: FileId) -> bool {
-        self.lock().doubtful.contains(&file)
+        self.lock().doubtful.contains_key(&file)
     }
 
     /// A file stopped on the way without fault; it waits again.
@@ -230,7 +244,7 @@ impl Board {
         state.doubtful.remove(&file);
     }
 
-    /// The target works: its rest is over.
+    /// The target works: its rest is over, unless it asked for one.
     pub(super) fn target_works(&self) {
         let mut state = self.lock();
         state.target_backoff.reset();
@@ -269,9 +283,11 @@ impl Board {
     ) -> u32 {
         let mut state = self.lock();
         state.moving.remove(&file);
-        let delay = state.target_backoff.next_delay(random).max(asked.unwrap_or_default());
-        let new = pause(delay, why, now);
-        state.target_rests = Some(new);
+        let delay = state.target_backoff.next_delay(random);
+        state.target_rests = Some(pause(delay, why, now));
+        let asked = asked.map(|asked| pause(asked, why, now));
+        let before = state.target_asked.take();
+        state.target_asked = before.into_iter().chain(asked).max_by_key(|pause| pause.until);
         state.target_backoff.failures()
     }
 
@@ -288,18 +304,20 @@ impl Board {
         if state.stopped.is_some() {
             return Some(BootTime(u64::MAX));
         }
-        state.target_rests.as_ref().map(|pause| pause.until).filter(|until| *until > now)
+        state.pauses_of_target().map(|pause| pause.until).filter(|until| *until > now).max()
     }
 
-    /// Leaves out files that are on their way and notes when the others may set out. Rests of
-    /// files that no longer wait are forgotten if the list is `complete`.
-    pub(super) fn annotate(&self, waiting: &mut Vec<WaitingFile>, complete: bool) {
+    /// Leaves out files that are on their way and notes when the others may set out. What is known
+    /// of files that no longer wait is forgotten: at once if the list is `complete`; where it never
+    /// is, after an hour.
+    pub(super) fn annotate(&self, waiting: &mut Vec<WaitingFile>, complete: bool, now: BootTime) {
         let mut state = self.lock();
-        if complete {
-            let known: HashSet<FileId> = waiting.iter().map(|waiting| waiting.file).collect();
-            state.resting.retain(|file, _| known.contains(file));
-            state.doubtful.retain(|file| known.contains(file));
-        }
+        let known: HashSet<FileId> = waiting.iter().map(|waiting| waiting.file).collect();
+        let stays = |file: &FileId, last: BootTime| {
+            known.contains(file) || (!complete && now.since(last) <= FORGOTTEN_AFTER)
+        };
+        state.resting.retain(|file, resting| stays(file, resting.pause.until));
+        state.doubtful.retain(|file, since| stays(file, *since));
         waiting.retain(|waiting| !state.moving.contains_key(&waiting.file));
         for file in waiting {
             file.not_before = state.resting.get(&file.file).map(|resting| resting.pause.until);
@@ -321,6 +339,7 @@ fn pause(delay: Duration, why: &str, now: BootTime) -> Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::upload_order::UploadKind;
     use crate::domain::upload_plan::Admitted;
 
     const FILE: FileId = FileId(7);
@@ -344,9 +363,6 @@ mod tests {
         }
         assert_eq!(why(&board, 4_500), "no link, next try in 12 s");
         board.target_works();
-        board.rest_target(FILE, "busy", BootTime(0), (u64::MAX, Some(Duration::from_secs(90))));
-        assert_eq!(why(&board, 0), "busy, next try in 90 s");
-        board.target_works();
         assert_eq!(why(&board, 0), "waiting for its turn");
         board.rest_file(FILE, "no room", BootTime(0), u64::MAX);
         assert_eq!(why(&board, 0), "no room, next try in 5 s");
@@ -358,6 +374,30 @@ mod tests {
         assert_eq!(why(&board, 0), "no room, next try in 5 s");
         board.stop(FILE, "bad endpoint");
         assert_eq!(why(&board, 0), "bad endpoint");
+    }
+
+    #[test]
+    fn what_the_target_asked_for_holds_whatever_becomes_of_others_under_way() {
+        const OTHER: FileId = FileId(8);
+        let board = Board::new(&DeliverySettings::default());
+        board.begin(OTHER);
+        board.rest_target(FILE, "busy", BootTime(0), (u64::MAX, Some(Duration::from_secs(90))));
+        assert_eq!(why(&board, 0), "busy, next try in 90 s");
+        let holds = |board: &Board, now| {
+            assert_eq!(board.target_rests_until(BootTime(now)), Some(BootTime(90_000)));
+            assert!(why(board, now).starts_with("busy, next try in "), "{}", why(board, now));
+        };
+        board.target_works();
+        holds(&board, 1_000);
+        board.progressed(OTHER);
+        holds(&board, 2_000);
+        board.rest_target(OTHER, "no link", BootTime(3_000), (u64::MAX, None));
+        holds(&board, 3_000);
+        // Who asks for less later does not make it shorter.
+        board.rest_target(OTHER, "b", BootTime(4_000), (0, Some(Duration::from_secs(10))));
+        holds(&board, 4_000);
+        assert_eq!(board.target_rests_until(BootTime(90_000)), None);
+        assert_eq!(why(&board, 90_000), "waiting for its turn");
     }
 
     #[test]
@@ -378,9 +418,35 @@ mod tests {
     fn rests_of_files_that_left_are_forgotten() {
         let board = Board::new(&DeliverySettings::default());
         board.rest_file(FILE, "x", BootTime(0), u64::MAX);
-        board.annotate(&mut Vec::new(), false);
+        board.annotate(&mut Vec::new(), false, BootTime(0));
         assert_eq!(board.lock().resting.len(), 1);
-        board.annotate(&mut Vec::new(), true);
+        board.annotate(&mut Vec::new(), true, BootTime(0));
         assert!(board.lock().resting.is_empty());
+    }
+
+    #[test]
+    fn where_the_list_is_never_complete_what_is_not_in_it_is_forgotten_after_an_hour() {
+        const HOUR_MS: u64 = 3_600_000;
+        let board = Board::new(&DeliverySettings::default());
+        let seen = WaitingFile {
+            file: FILE,
+            urgent: false,
+            kind: UploadKind::Template,
+            queue_number: 1,
+            not_before: None,
+        };
+        for file in [FILE, FileId(8)] {
+            board.rest_file(file, "x", BootTime(0), u64::MAX);
+            board.doubt(file, BootTime(0));
+        }
+        let kept = |now| {
+            board.annotate(&mut vec![seen], false, BootTime(now));
+            let state = board.lock();
+            (state.resting.len(), state.doubtful.len())
+        };
+        assert_eq!(kept(HOUR_MS), (2, 2));
+        assert_eq!(kept(HOUR_MS + 1), (2, 1), "the rest lasted for 5 s");
+        assert_eq!(kept(HOUR_MS + 5_001), (1, 1));
+        assert!(board.is_doubtful(FILE) && board.lock().resting.contains_key(&FILE));
     }
 }

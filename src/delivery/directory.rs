@@ -5,12 +5,17 @@
 //! read back and compared; the file gets its name; the name is made durable. The playlist of an
 //! HLS file comes last, so a playlist never names what is not there. The root is never made: if it
 //! is missing, its disk is not there, and the file waits.
+//!
+//! One attempt at a time writes a file. A thread cannot be cut off in a call that a slow disk holds
+//! up: the next attempt waits until it is through, as both use one temporary name.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -20,6 +25,7 @@ use crate::delivery::progress::Progress;
 use crate::delivery::shelf::Receipt;
 use crate::delivery::target::{DeliveryFuture, Job, Meter, Target};
 use crate::delivery::valve::Valve;
+use crate::domain::ids::FileId;
 use crate::media::render::Rendering;
 use crate::platform::flash::{Flash, Open};
 
@@ -31,16 +37,32 @@ pub struct DirectoryTarget {
     name: String,
     root: PathBuf,
     flash: Arc<dyn Flash>,
+    /// Held by the attempts at these files, and by what their threads still do.
+    turns: Mutex<HashMap<FileId, Weak<AsyncMutex<()>>>>,
 }
 
 impl DirectoryTarget {
     /// A target in the folder `root`. Nothing is touched yet.
     #[must_use]
     pub fn new(root: PathBuf, flash: Arc<dyn Flash>) -> Self {
-        DirectoryTarget { name: format!("directory {}", root.display()), root, flash }
+        let (name, turns) = (format!("directory {}", root.display()), Mutex::default());
+        DirectoryTarget { name, root, flash, turns }
+    }
+
+    /// What an attempt at a file holds as long as it may write.
+    fn turn(&self, file: FileId) -> Arc<AsyncMutex<()>> {
+        // No holder leaves the table half changed.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns.get(&file).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let turn = Arc::new(AsyncMutex::new(()));
+            turns.insert(file, Arc::downgrade(&turn));
+            turn
+        })
     }
 
     async fn deliver_file(&self, job: &Job) -> Result<Receipt, DeliveryError> {
+        let mut turn = self.turn(job.plan.file_id).lock_owned().await;
         let mut progress = job.load_progress(&self.name).await?;
         let objects = job.rendering.objects();
         if !self.holds_first(job, progress.objects_done).await? {
@@ -67,7 +89,9 @@ impl DirectoryTarget {
                 given_up: given_up.clone(),
             };
             let file_sum = progress.file_sum();
-            let file_sum = on_thread(move || copy.run(file_sum)).await?;
+            let copied;
+            (copied, turn) = on_thread(move || Ok((copy.run(file_sum), turn))).await?;
+            let file_sum = copied?;
             progress.objects_done = index + 1;
             progress.file_sha256 = file_sum.save();
             if progress.objects_done < objects.len() {
@@ -181,6 +205,7 @@ impl Copy {
         let temporary = folder.join(format!(".{name}.part"));
         let last = folder.join(name);
         let result = self.write_and_compare(&temporary, file_sum).and_then(|sum| {
+            self.check_given_up()?;
             self.flash.rename(&temporary, &last).map_err(failed("naming", &last))?;
             self.flash.sync_dir(&folder).map_err(failed("making durable", &folder))?;
             Ok(sum)
@@ -277,6 +302,10 @@ impl Copy {
         Handle::current().block_on(waits)
     }
 
+    fn check_given_up(&self) -> Result<(), DeliveryError> {
+        if self.given_up.is_cancelled() { Err(DeliveryError::Cancelled) } else { Ok(()) }
+    }
+
     /// Goes through the object piece by piece, until given up.
     fn for_chunks(
         &self,
@@ -285,9 +314,7 @@ impl Copy {
         let mut buf = vec![0; CHUNK_BYTES];
         let mut offset = 0;
         while offset < self.len {
-            if self.given_up.is_cancelled() {
-                return Err(DeliveryError::Cancelled);
-            }
+            self.check_given_up()?;
             let left = self.len - offset;
             let len = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
             each(offset, &mut buf[..len])?;

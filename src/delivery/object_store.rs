@@ -12,9 +12,7 @@ use crate::delivery::multipart::{part_bytes, store_in_parts};
 use crate::delivery::progress::Progress;
 use crate::delivery::store_answer::etag_is;
 use crate::delivery::target::Job;
-
-/// From this size on an object is sent in parts.
-const MULTIPART_BYTES_MIN: u64 = 16 << 20;
+use crate::domain::limits::MULTIPART_BYTES_MIN;
 
 /// An object to be stored: which of the rendering's, and its key.
 pub(super) struct ObjectAt {
@@ -109,7 +107,13 @@ pub(super) async fn find_objects(
         let index = progress.objects_done;
         let (len, content_type) = (object.len, object.content_type);
         let at = ObjectAt { index, key: key(&object.name)?, len, content_type };
-        let Some(stored) = store.head(&at).await?.filter(|stored| stored.len == len) else { break };
+        let stored = match store.head(&at).await {
+            // S3 says so of a missing object where the key may not list. If it is about the key or
+            // the credentials: the answer to HEAD has no text that tells, the one to sending has.
+            Err(DeliveryError::Refused { status: 400..=403, .. }) => break,
+            answer => answer?,
+        };
+        let Some(stored) = stored.filter(|stored| stored.len == len) else { break };
         let part_bytes = if len < MULTIPART_BYTES_MIN { len.max(1) } else { part_bytes(len) };
         let (sums, md5s) = job.checksums(index, progress.file_sum(), part_bytes).await?;
         let etag = match md5s.as_slice() {

@@ -22,7 +22,7 @@ use crate::delivery::target::{Job, Meter, Target, blocking};
 use crate::delivery::valve::Valve;
 use crate::domain::ids::FileId;
 use crate::domain::time::BootTime;
-use crate::domain::upload_order::{Next, Urgency, next};
+use crate::domain::upload_order::{Next, UploadOrder, Urgency, WaitingFile, next};
 use crate::domain::upload_plan::{Admitted, Outlook};
 use crate::platform::clock::Clock;
 use crate::platform::links::Links;
@@ -65,6 +65,20 @@ struct Transfers {
     outlook: Outlook,
     /// What was told to stop is cut off then.
     cut_at: Option<BootTime>,
+    /// While every place is taken, nothing in the queue becomes more pressing before this, unless
+    /// something happens.
+    quiet_until: Option<BootTime>,
+}
+
+impl Transfers {
+    /// How pressing what is on its way is by now: a person may have asked for it since it set out.
+    fn note_urgency(&mut self, order: &UploadOrder, waiting: &[WaitingFile]) {
+        for moving in self.files.values_mut() {
+            if let Some(file) = waiting.iter().find(|waiting| waiting.file == moving.file) {
+                moving.urgency = order.urgency(file);
+            }
+        }
+    }
 }
 
 /// A file on its way.
@@ -87,20 +101,22 @@ impl Worker {
         let (clock, links) = (Arc::clone(&self.clock), Arc::clone(&self.links));
         let mut gate = Gate::open(plan, clock, links, Arc::clone(&valve), shelf).await;
         let (tasks, files, outlook) = (JoinSet::new(), HashMap::new(), Outlook::open());
-        let mut transfers = Transfers { tasks, files, valve, outlook, cut_at: None };
+        let mut transfers =
+            Transfers { tasks, files, valve, outlook, cut_at: None, quiet_until: None };
         loop {
             self.board.round();
             if planted::hangs("delivery") {
                 std::future::pending::<()>().await;
             }
-            self.heed(gate.look().await, &mut transfers);
+            self.heed(gate.look().await, &mut transfers).await;
             let pause = self.set_out(&mut transfers).await.min(self.patience(&transfers));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(finished) = transfers.tasks.join_next_with_id() => {
+                    transfers.quiet_until = None;
                     self.settle(finished, &mut transfers).await;
                 }
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => transfers.quiet_until = None,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -111,13 +127,15 @@ impl Worker {
 
     /// Stops what may no longer be on its way: first with a word, later for good. What stops
     /// although it may go on is chosen again at once.
-    fn heed(&self, outlook: Outlook, transfers: &mut Transfers) {
+    async fn heed(&self, outlook: Outlook, transfers: &mut Transfers) {
         let now = self.clock.now().boot;
         if outlook.admitted != transfers.outlook.admitted {
+            transfers.quiet_until = None;
             if !outlook.why.is_empty() {
                 tracing::info!(why = outlook.why, "uploads are held up");
             }
             if outlook.admitted != Admitted::Everything {
+                self.look_for_urgent(transfers).await;
                 for moving in transfers.files.values_mut().filter(|moving| !moving.urgency.urgent) {
                     moving.meter.hold_up();
                     moving.stopping = true;
@@ -131,8 +149,25 @@ impl Worker {
         transfers.outlook = outlook;
         if transfers.cut_at.is_some_and(|at| at <= now) {
             transfers.cut_at = None;
+            self.look_for_urgent(transfers).await;
             let stopping = transfers.files.values().filter(|moving| moving.stopping);
-            stopping.for_each(|moving| moving.cut.abort());
+            let cut = stopping.filter(|moving| !moving.urgency.urgent);
+            cut.for_each(|moving| moving.cut.abort());
+        }
+    }
+
+    /// Looks which of what is on its way a person wants at once by now.
+    async fn look_for_urgent(&self, transfers: &mut Transfers) {
+        if transfers.files.is_empty() {
+            return;
+        }
+        let (shelf, order) = (Arc::clone(&self.shelf), self.settings.plan.order);
+        let wanted = Wanted { order, admitted: Admitted::Nothing };
+        match blocking(move || shelf.waiting(&wanted, LOOK_AHEAD)).await {
+            Ok(urgent) => transfers.note_urgency(&order, &urgent),
+            Err(error) => {
+                tracing::error!(why = error.explain(), "upload queue cannot be read");
+            }
         }
     }
 
@@ -151,35 +186,64 @@ impl Worker {
     }
 
     /// Sends files out until enough are on their way; gives how long to wait before looking again.
+    /// With every place taken the queue is read only if something happened.
     async fn set_out(&self, transfers: &mut Transfers) -> Duration {
-        let places = self.settings.parallel.max(1);
-        while transfers.files.len() <= places {
-            let now = self.clock.now().boot;
-            if let Some(until) = self.board.target_rests_until(now) {
-                return wait_for(until, now);
+        let now = self.clock.now().boot;
+        let full = transfers.files.len() >= self.places();
+        if let Some(until) = transfers.quiet_until.filter(|until| full && *until > now) {
+            return wait_for(until, now);
+        }
+        let pause = self.fill_places(transfers).await;
+        transfers.quiet_until = Some(later(self.clock.now().boot, pause));
+        pause
+    }
+
+    /// The queue is read once for all that set out.
+    async fn fill_places(&self, transfers: &mut Transfers) -> Duration {
+        let now = self.clock.now().boot;
+        if let Some(until) = self.board.target_rests_until(now) {
+            return wait_for(until, now);
+        }
+        if transfers.files.len() > self.places() {
+            return LOOK_AGAIN;
+        }
+        let order = self.settings.plan.order;
+        let mut waiting = match self.read_queue(transfers, now).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!(why = error.explain(), "upload queue cannot be read");
+                return self.settings.target_rest.longest;
             }
-            match self.choose(transfers, now).await {
-                Ok(Next::File(file)) => {
-                    let urgency = self.settings.plan.order.urgency(&file);
-                    // The last place is for what cannot wait for those under way.
-                    let most = transfers.files.values().map(|moving| moving.urgency).max();
-                    if transfers.files.len() == places && most.is_some_and(|most| most >= urgency) {
-                        return LOOK_AGAIN;
-                    }
-                    self.start(file.file, urgency, transfers);
+        };
+        while transfers.files.len() <= self.places() {
+            if transfers.files.len() == self.places() {
+                // The last place is for what cannot wait for those under way.
+                let most = transfers.files.values().map(|moving| moving.urgency).max();
+                waiting.retain(|file| most.is_some_and(|most| order.urgency(file) > most));
+            }
+            match next(&order, &waiting, now) {
+                Next::File(file) => {
+                    self.start(file.file, order.urgency(&file), transfers);
+                    waiting.retain(|other| other.file != file.file);
                 }
-                Ok(Next::RestUntil(until)) => return wait_for(until, now),
-                Ok(Next::Idle) => return LOOK_AGAIN,
-                Err(error) => {
-                    tracing::error!(why = error.explain(), "upload queue cannot be read");
-                    return self.settings.target_rest.longest;
-                }
+                Next::RestUntil(until) => return wait_for(until, now),
+                Next::Idle => return LOOK_AGAIN,
             }
         }
         LOOK_AGAIN
     }
 
-    async fn choose(&self, transfers: &Transfers, now: BootTime) -> Result<Next, DeliveryError> {
+    /// Files that may be on their way at the same time; one more may that is more pressing.
+    fn places(&self) -> usize {
+        self.settings.parallel.max(1)
+    }
+
+    /// What may set out, now or when its rest is over.
+    async fn read_queue(
+        &self,
+        transfers: &mut Transfers,
+        now: BootTime,
+    ) -> Result<Vec<WaitingFile>, DeliveryError> {
         let shelf = Arc::clone(&self.shelf);
         let order = self.settings.plan.order;
         let admitted = transfers.outlook.admitted.clone();
@@ -187,8 +251,9 @@ impl Worker {
         let wanted = Wanted { order, admitted };
         let mut waiting = blocking(move || shelf.waiting(&wanted, LOOK_AHEAD)).await?;
         let complete = everything && waiting.len() < LOOK_AHEAD;
-        self.board.annotate(&mut waiting, complete);
-        Ok(next(&order, &waiting, now))
+        transfers.note_urgency(&order, &waiting);
+        self.board.annotate(&mut waiting, complete, now);
+        Ok(waiting)
     }
 
     fn start(&self, file: FileId, urgency: Urgency, transfers: &mut Transfers) {
@@ -208,7 +273,16 @@ impl Worker {
     async fn settle(&self, finished: Finished, transfers: &mut Transfers) {
         let (id, result) = match finished {
             Ok((id, result)) => (id, result),
-            Err(error) if error.is_cancelled() => (error.id(), Err(DeliveryError::HeldUp)),
+            Err(error) if error.is_cancelled() => {
+                let Some(Moving { file, meter, .. }) = transfers.files.remove(&error.id()) else {
+                    return;
+                };
+                // Cut off in the middle: what it was about may have arrived.
+                if meter.moved() > 0 {
+                    self.board.doubt(file, self.clock.now().boot);
+                }
+                return self.board.put_back(file);
+            }
             // A panic concerns this file only.
             Err(error) => {
                 let id = error.id();
@@ -240,10 +314,10 @@ impl Worker {
             ErrorScope::Target if meter.moved() > 0 => ErrorScope::Either,
             scope => scope,
         };
-        if meter.moved() > 0 && error.leaves_doubt() {
-            self.board.doubt(file);
-        }
         let (now, random) = (self.clock.now().boot, random_u64());
+        if meter.moved() > 0 && error.leaves_doubt() {
+            self.board.doubt(file, now);
+        }
         let attempts = match (class, scope) {
             (ErrorClass::Drop | ErrorClass::Lose | ErrorClass::Quarantine, _) => 1,
             (ErrorClass::Stop, _) => {

@@ -41,6 +41,8 @@ pub const TIMELINE_STEP_FORWARD_MS: i64 = 10_000;
 pub const PUBLISHER_SILENT_MS: u64 = 10_000;
 /// A second publisher is refused while the first delivered within this time, in milliseconds.
 pub const PUBLISHER_ALIVE_MS: u64 = 2_000;
+/// From this size on an object is uploaded in parts; a smaller one is a single request.
+pub const MULTIPART_BYTES_MIN: u64 = 16 << 20;
 /// What a rendering may hold in memory, in bytes.
 pub const RENDERING_BYTES_MAX: usize = 4 << 20;
 

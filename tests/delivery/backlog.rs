@@ -75,7 +75,7 @@ async fn small_files_through_faults_and_kills_arrive_once_and_cost_little_more()
         useful += wanted.objects[0].len;
     }
     let log = vod.log();
-    let faulted = log.iter().filter(|seen| seen.status != 200).count();
+    let faulted = log.iter().filter(|seen| seen.fault.is_some()).count();
     assert!(faulted * 100 >= log.len() * 20, "the faults were there: {faulted} of {}", log.len());
     let sent: u64 = log.iter().filter(|seen| seen.on == "put").map(|seen| seen.bytes).sum();
     let wasted = (sent - useful) as f64 * 100.0 / useful as f64;

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use edgerec::delivery::directory::DirectoryTarget;
 use edgerec::platform::flash::{Flash, FlashFile, FlashLock, Open, Space, SystemFlash};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::bench::Running;
-use crate::support::memory_shelf::{MadeUp, MemoryShelf};
+use crate::support::memory_shelf::{DEADLINE, MadeUp, MemoryShelf};
 
 fn start(shelf: &Arc<MemoryShelf>, root: &Path) -> Running {
     Running::start(shelf, Arc::new(DirectoryTarget::new(root.to_owned(), Arc::new(SystemFlash))))
@@ -102,19 +104,21 @@ async fn a_link_in_place_of_the_temporary_or_final_name_is_replaced_not_followed
     running.kill().await;
 }
 
-/// A disk that keeps another byte than was written while `lies` is set, and that notes what
-/// happens to it.
-struct LyingFlash {
+/// A disk that keeps another byte than was written while it `lies`, makes nothing durable while it
+/// `hangs`, and notes what happens to it.
+#[derive(Clone, Default)]
+struct BadFlash {
     lies: Arc<AtomicBool>,
+    hangs: watch::Sender<bool>,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
-struct LyingFile(Box<dyn FlashFile>, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>);
+struct BadFile(Box<dyn FlashFile>, BadFlash);
 
-impl FlashFile for LyingFile {
+impl FlashFile for BadFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)?;
-        if self.1.load(Ordering::SeqCst) {
+        if self.1.lies.load(Ordering::SeqCst) {
             buf[0] ^= 1;
         }
         Ok(())
@@ -123,7 +127,11 @@ impl FlashFile for LyingFile {
         self.0.write_all_at(slices, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.2.lock().expect("free").push("sync".into());
+        self.1.notes.lock().expect("free").push("sync".into());
+        let mut hangs = self.1.hangs.subscribe();
+        let works = tokio::time::timeout(DEADLINE, hangs.wait_for(|hangs| !hangs));
+        let worked = Handle::current().block_on(async { works.await.is_ok() });
+        assert!(worked, "the disk works in time");
         self.0.sync_data()
     }
     fn sync_file_system(&self) -> io::Result<()> {
@@ -137,14 +145,14 @@ impl FlashFile for LyingFile {
     }
 }
 
-impl LyingFlash {
+impl BadFlash {
     fn note(&self, what: &str, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.notes.lock().expect("free").push(format!("{what} {name}"));
     }
 }
 
-impl Flash for LyingFlash {
+impl Flash for BadFlash {
     fn modified(&self, path: &Path) -> io::Result<std::time::SystemTime> {
         SystemFlash.modified(path)
     }
@@ -152,7 +160,7 @@ impl Flash for LyingFlash {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FlashFile>> {
         self.note("open", path);
         let file = SystemFlash.open(path, how)?;
-        Ok(Box::new(LyingFile(file, Arc::clone(&self.lies), Arc::clone(&self.notes))))
+        Ok(Box::new(BadFile(file, self.clone())))
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.note("make", path);
@@ -163,6 +171,7 @@ impl Flash for LyingFlash {
         SystemFlash.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.note("remove", path);
         SystemFlash.remove_file(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -191,8 +200,9 @@ async fn a_disk_that_lies_gets_no_file_and_the_order_of_steps_is_durable() {
     let scratch = tempfile::tempdir().expect("scratch");
     let root = scratch.path().join("root");
     fs::create_dir(&root).expect("made");
-    let (lies, notes) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<String>>>::default());
-    let flash = LyingFlash { lies: Arc::clone(&lies), notes: Arc::clone(&notes) };
+    let flash = BadFlash::default();
+    let (lies, notes) = (Arc::clone(&flash.lies), Arc::clone(&flash.notes));
+    lies.store(true, Ordering::SeqCst);
     let shelf = MemoryShelf::new();
     let file = shelf.put(1, MadeUp::single(1, 1000));
     let target = Arc::new(DirectoryTarget::new(root.clone(), Arc::new(flash)));
@@ -214,6 +224,41 @@ async fn a_disk_that_lies_gets_no_file_and_the_order_of_steps_is_durable() {
         "sync-dir gate%20%E6%97%A5".into(),
     ];
     assert_eq!(last[last.len() - 4..], end);
+    running.kill().await;
+}
+
+/// What writes to a disk cannot be cut off in a call that hangs: it may come back when the file is
+/// under way again.
+#[tokio::test]
+async fn a_copy_that_was_given_up_leaves_the_next_one_alone() {
+    let root = tempfile::tempdir().expect("scratch");
+    let flash = BadFlash::default();
+    flash.hangs.send_replace(true);
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 1000);
+    let file = shelf.put(1, made_up.clone());
+    let name = shelf.path(file, "").rsplit('/').next().expect("a name").to_owned();
+    let notes = || {
+        let notes = flash.notes.lock().expect("free").clone();
+        let about =
+            |note: &String| note == "sync" || note.ends_with(&name) || note.contains(".part");
+        notes.into_iter().filter(about).collect::<Vec<String>>()
+    };
+    let target = Arc::new(DirectoryTarget::new(root.path().to_owned(), Arc::new(flash.clone())));
+    let running = Running::start(&shelf, target.clone());
+    running.until("the disk hangs", || notes().last().is_some_and(|last| last == "sync")).await;
+    running.kill().await;
+    let running = Running::start(&shelf, target);
+    running.until("it is under way again", || running.why(file).starts_with("uploading")).await;
+    flash.hangs.send_replace(false);
+    shelf.delivered(file).await;
+    assert!(shelf.fate(file).failures.is_empty(), "{:?}", shelf.fate(file).failures);
+    let (remove, open) = (format!("remove .{name}.part"), format!("open .{name}.part"));
+    let given_up = [&remove, &open, "sync", &remove].map(str::to_owned);
+    let whole = [&remove, &open, "sync", &format!("name {name}")].map(str::to_owned);
+    assert_eq!(notes(), [given_up, whole].concat());
+    let path = root.path().join(shelf.path(file, ""));
+    assert!(fs::read(path).expect("there") == made_up.bytes(0));
     running.kill().await;
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use edgerec::delivery::error::{DeliveryError, ErrorClass};
+use edgerec::delivery::settings::DeliverySettings;
 use edgerec::delivery::shelf::Receipt;
 use edgerec::delivery::target::{DeliveryFuture, Job, Target};
 use edgerec::domain::ids::FileId;
+use edgerec::domain::upload_order::UploadKind;
 use tokio::sync::{Semaphore, watch};
 
 use crate::bench::Running;
@@ -102,6 +105,22 @@ async fn a_file_that_the_target_never_takes_does_not_hold_up_the_others() {
     assert!(fate.failures.iter().all(|failure| failure.class == ErrorClass::Retry));
     let attempts: Vec<u32> = fate.failures.iter().map(|failure| failure.attempts).collect();
     assert_eq!(attempts[..4], [1, 2, 3, 4]);
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn a_more_pressing_file_sets_out_when_its_rest_ends_also_if_every_place_is_taken() {
+    let shelf = MemoryShelf::new();
+    let files: Vec<_> = (1..=3).map(|n| shelf.put(n, MadeUp::single(n, 1))).collect();
+    shelf.ask(files[2], UploadKind::Highlight, false);
+    let gate = Gate::new(0);
+    gate.bad.lock().expect("free").insert(files[2]);
+    let settings = DeliverySettings { parallel: 1, ..Running::settings() };
+    let running = Running::start_with(&shelf, gate.clone(), settings);
+    // Its rests are of some milliseconds; the queue is looked at anyway each minute.
+    let tried = shelf.until("three tries", files[2], |fate| fate.failures.len() >= 3);
+    tokio::time::timeout(Duration::from_secs(45), tried).await.expect("without waiting a minute");
+    assert_eq!(running.why(files[0]), "uploading, 0 bytes");
     running.kill().await;
 }
 

@@ -154,6 +154,37 @@ async fn a_busy_store_is_tried_again_and_loses_no_part() {
     running.kill().await;
 }
 
+/// S3 answers HEAD of a missing object with 403 if the key may not list.
+#[tokio::test]
+async fn a_key_that_may_only_put_gets_its_file_through_a_bad_day() {
+    let server = S3Server::start().await;
+    server.fault("busy", "PUT", "object", 1).await;
+    server.fault("forbidden", "HEAD", "object", 1000).await;
+    let shelf = MemoryShelf::new();
+    let made_up = MadeUp::single(1, 5000);
+    let file = shelf.put(1, made_up.clone());
+    let running = Running::start_s3(&shelf, &server.settings());
+    assert_eq!(shelf.delivered(file).await.sha256, made_up.sha256());
+    let counts = (server.count("PUT", "object").await, server.count("HEAD", "object").await);
+    assert_eq!(counts, (2, 1), "looked for once, in vain");
+    assert_eq!(shelf.fate(file).failures.len(), 1, "{:?}", shelf.fate(file).failures);
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_asked_for_is_not_proved() {
+    let server = S3Server::start().await;
+    server.fault("opaque-etag", "PUT", "object", 1000).await;
+    server.fault("forbidden", "HEAD", "object", 1000).await;
+    let shelf = MemoryShelf::new();
+    let file = shelf.put(1, MadeUp::single(1, 5000));
+    let running = Running::start_s3(&shelf, &server.settings());
+    let fate = shelf.until("three tries", file, |fate| fate.failures.len() >= 3).await;
+    running.kill().await;
+    assert!(fate.receipt.is_none());
+    assert!(fate.failures[0].why.contains("403 AccessDenied"), "{}", fate.failures[0].why);
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_set_aside_and_others_go_on() {
     let server = S3Server::start().await;

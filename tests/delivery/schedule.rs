@@ -223,18 +223,32 @@ async fn what_is_on_its_way_when_the_window_closes_stops_and_goes_on_in_the_next
     running.kill().await;
 }
 
-#[tokio::test]
-async fn what_does_not_stop_in_time_is_cut_off() {
-    /// Never ends.
-    struct Endless;
-    impl Target for Endless {
-        fn name(&self) -> &str {
-            "endless"
-        }
-        fn deliver<'a>(&'a self, _: &'a Job) -> DeliveryFuture<'a> {
-            Box::pin(std::future::pending())
-        }
+/// Never ends; notes what set out, and whether something of it may have arrived before.
+#[derive(Default)]
+struct Endless(Mutex<Vec<(FileId, bool)>>);
+
+impl Endless {
+    fn began(&self) -> Vec<(FileId, bool)> {
+        self.0.lock().expect("free").clone()
     }
+}
+
+impl Target for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    fn deliver<'a>(&'a self, job: &'a Job) -> DeliveryFuture<'a> {
+        self.0.lock().expect("free").push((job.plan.file_id, job.doubtful));
+        job.meter.add(100);
+        Box::pin(std::future::pending())
+    }
+}
+
+const CLOSED: &str = "window opens at 2026-03-01 22:00";
+
+#[tokio::test]
+async fn what_does_not_stop_in_time_is_cut_off_and_looked_for_the_next_time() {
     let shelf = MemoryShelf::new();
     let file = shelf.put(1, MadeUp::single(1, 1));
     let clock = HandClock::at(NIGHT);
@@ -242,11 +256,67 @@ async fn what_does_not_stop_in_time_is_cut_off() {
     let plan = UploadPlan { windows: berlin(&["22:00-06:00"]), ..UploadPlan::default() };
     let settings =
         DeliverySettings { stop_grace: Duration::from_millis(200), ..one_at_a_time(plan) };
-    let running = Running::start_in(&world, &shelf, Arc::new(Endless), settings);
-    running.until_why(file, "uploading, 0 bytes").await;
+    let endless = Arc::new(Endless::default());
+    let running = Running::start_in(&world, &shelf, endless.clone(), settings);
+    running.until_why(file, "uploading, 100 bytes").await;
     clock.set(NOON);
     running.wake.notify_one();
-    running.until_why(file, "window opens at 2026-03-01 22:00").await;
+    running.until_why(file, CLOSED).await;
+    clock.set(NIGHT);
+    running.wake.notify_one();
+    running.until("it sets out again", || endless.began().len() > 1).await;
+    assert_eq!(endless.began(), [(file, false), (file, true)]);
+    assert!(shelf.fate(file).failures.is_empty(), "that is no failure");
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn what_is_wanted_now_is_not_cut_off_although_it_set_out_before_it_was() {
+    let shelf = MemoryShelf::new();
+    let files: Vec<_> = (1..=4).map(|n| shelf.put(n, MadeUp::single(n, 1))).collect();
+    let clock = HandClock::at(NIGHT);
+    let world = World { clock: clock.clone(), ..World::default() };
+    let plan = UploadPlan { windows: berlin(&["22:00-06:00"]), ..UploadPlan::default() };
+    let stop_grace = Duration::from_secs(3);
+    let settings = DeliverySettings { parallel: 3, stop_grace, plan, ..Running::settings() };
+    let endless = Arc::new(Endless::default());
+    let running = Running::start_in(&world, &shelf, endless.clone(), settings);
+    running.until("three set out", || endless.began().len() == 3).await;
+    // One is asked for before the window closes, one after it.
+    shelf.ask(files[0], UploadKind::Template, true);
+    clock.set(NOON);
+    running.wake.notify_one();
+    running.until_why(files[3], CLOSED).await;
+    shelf.ask(files[1], UploadKind::Template, true);
+    running.wake.notify_one();
+    running.until_why(files[2], CLOSED).await;
+    let rounds = running.board.rounds();
+    running.until("another round", || running.board.rounds() > rounds + 1).await;
+    assert_eq!(endless.began().len(), 3, "none was cut off to set out again");
+    for file in &files[..2] {
+        assert_eq!(running.why(*file), "uploading, 100 bytes");
+    }
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn while_every_place_is_taken_the_queue_is_read_only_when_something_happened() {
+    let shelf = MemoryShelf::new();
+    let files: Vec<_> = (1..=3).map(|n| shelf.put(n, MadeUp::single(n, 1))).collect();
+    let clock = HandClock::at(NIGHT);
+    let world = World { clock: clock.clone(), ..World::default() };
+    let plan = UploadPlan { windows: berlin(&["22:00-06:00"]), ..UploadPlan::default() };
+    let endless = Arc::new(Endless::default());
+    let running = Running::start_in(&world, &shelf, endless.clone(), one_at_a_time(plan));
+    // The clock is looked at each second.
+    running.until("a second round", || running.board.rounds() > 1).await;
+    let (rounds, looks) = (running.board.rounds(), shelf.looks());
+    running.until("four rounds", || running.board.rounds() > rounds + 3).await;
+    assert_eq!(shelf.looks(), looks);
+    shelf.ask(files[1], UploadKind::Highlight, false);
+    running.wake.notify_one();
+    running.until("the more pressing one", || endless.began().len() > 1).await;
+    assert_eq!(endless.began()[1].0, files[1]);
     running.kill().await;
 }
 

@@ -442,7 +442,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_response_only(100)
                 self.end_headers()
         body = self.rfile.read(length // 2 if fault == "cut" else length)
-        seen = {"on": on, "key": self.path, "part": part, "bytes": len(body), "status": 0, "code": ""}
+        seen = {"on": on, "key": self.path, "part": part, "bytes": len(body), "status": 0, "code": "",
+                "fault": fault}
         if fault == "cut" or len(body) < length:
             with LOCK:
                 LOG.append(seen)

@@ -29,6 +29,8 @@ pub struct Seen {
     pub status: u16,
     /// Code of a refusal.
     pub code: String,
+    /// The fault that it met.
+    pub fault: Option<String>,
     /// What the action was asked.
     #[serde(default)]
     pub asked: Value,

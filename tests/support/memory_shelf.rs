@@ -1,6 +1,7 @@
 //! A shelf in memory and a rendering of made-up bytes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -117,12 +118,13 @@ pub struct MemoryShelf {
     files: watch::Sender<BTreeMap<FileId, (DeliveryPlan, MadeUp, Fate)>>,
     asked: Mutex<BTreeMap<FileId, (UploadKind, bool)>>,
     account: Mutex<Option<DayAccount>>,
+    looks: AtomicU64,
 }
 
 impl MemoryShelf {
     pub fn new() -> Arc<Self> {
-        let (asked, account) = Default::default();
-        Arc::new(MemoryShelf { files: watch::Sender::default(), asked, account })
+        let (asked, account, looks) = Default::default();
+        Arc::new(MemoryShelf { files: watch::Sender::default(), asked, account, looks })
     }
 
     /// Puts a file on the shelf; its place in the queue is its number.
@@ -147,6 +149,11 @@ impl MemoryShelf {
     /// What asked for a file, and whether a person wants it at once.
     pub fn ask(&self, file: FileId, kind: UploadKind, urgent: bool) {
         self.asked.lock().expect("free").insert(file, (kind, urgent));
+    }
+
+    /// How often the queue was read.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// The path of one object of a file.
@@ -220,6 +227,7 @@ impl MemoryShelf {
 impl Shelf for MemoryShelf {
     fn waiting(&self, wanted: &Wanted, limit: usize) -> Result<Vec<WaitingFile>, ShelfError> {
         use edgerec::delivery::error::ErrorClass::{Drop, Lose, Quarantine};
+        self.looks.fetch_add(1, Ordering::SeqCst);
         let files = self.files.borrow();
         let waits = |fate: &Fate| {
             let ended = |failure: &Failure| matches!(failure.class, Drop | Lose | Quarantine);

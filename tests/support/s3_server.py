@@ -4,7 +4,8 @@ log of requests, and makes faults when told to.
 Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET [CERTIFICATE KEY]. Prints {"ready": port} when it listens.
 Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
 {"op": "clear"}, {"op": "abort"} (all uploads), {"op": "uploads"} (open uploads), {"op": "log"}; GET /__object/KEY
-gives the stored bytes without a signature."""
+gives the stored bytes without a signature. Kinds of faults: busy, error-in-200, flip, opaque-etag,
+drop-answer, forbidden (403 without a text)."""
 
 import datetime
 import hmac
@@ -148,6 +149,8 @@ def gate(environ, start_response):
     fault = take_fault(method, part, kind_of)
     if fault == "busy":
         return answer("503 Slow Down", [], error("SlowDown", "please slow down"))
+    if fault == "forbidden":
+        return answer("403 Forbidden", [], b"")
     if fault == "error-in-200":
         return answer("200 OK", [], error("InternalError", "we failed"))
     if fault == "flip" and body:

@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::platform::clock::SystemClock;
 use crate::platform::flash::SystemFlash;
 use crate::ring::RingError;
-use crate::ring::catalog::files::FileRecord;
 use crate::ring::catalog::{CatalogSettings, CatalogState};
 use crate::ring::clip::Leases;
 use crate::ring::identity::RingIdentity;
@@ -32,7 +31,7 @@ const QUEUE_MAX: u32 = 100_000;
 pub(super) async fn deliver_rest(config: &Config, hall: &mut Hall<'_>) -> Result<(), DemoError> {
     // Files that arrived while the box was shutting down are in no queue any more.
     hall.name_arrivals()?;
-    let left = queue(config)?.len();
+    let (left, _) = queue(config)?;
     if left == 0 {
         return Ok(());
     }
@@ -49,9 +48,9 @@ pub(super) async fn deliver_rest(config: &Config, hall: &mut Hall<'_>) -> Result
     let (ran, watched) = tokio::join!(app::run(config.clone(), shutdown.clone(), |_| {}), watch);
     ran?;
     watched?;
-    match queue(&config)?.as_slice() {
-        [] => Ok(()),
-        left => Err(DemoError::Undelivered { files: left.len(), why: left[0].why.clone() }),
+    match queue(&config)? {
+        (0, _) => Ok(()),
+        (files, why) => Err(DemoError::Undelivered { files, why }),
     }
 }
 
@@ -79,12 +78,17 @@ async fn wait_for_arrivals(
     Ok(())
 }
 
-/// The queue of a box that is down.
-fn queue(config: &Config) -> Result<Vec<FileRecord>, RingError> {
+/// How many files a box that is down has left in its queue, and why the first of them waits.
+fn queue(config: &Config) -> Result<(usize, String), RingError> {
     let path: &Path = &config.ring.path;
     let identity = Arc::new(RingIdentity::read(&SystemFlash, path)?);
     let settings = CatalogSettings { on_full: config.ring.on_full, delivers: true };
     let clock = Arc::new(SystemClock::new());
-    CatalogState::open(path, identity, clock, settings, Arc::new(Leases::default()))?
-        .queued(QUEUE_MAX)
+    let state = CatalogState::open(path, identity, clock, settings, Arc::new(Leases::default()))?;
+    let left = state.waiting_in_order(QUEUE_MAX)?;
+    let why = match left.first() {
+        Some(first) => state.file(first.file)?.why,
+        None => String::new(),
+    };
+    Ok((left.len(), why))
 }

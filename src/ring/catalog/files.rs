@@ -145,18 +145,6 @@ impl CatalogState {
         self.select(&text, params![start_ms, sql(id.0), most])
     }
 
-    /// Finished files that wait to be delivered, in the order of the queue, at most `most`.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn queued(&self, most: u32) -> Result<Vec<FileRecord>, RingError> {
-        let text = format!(
-            "SELECT {COLUMNS} WHERE file.state IN (2, 3)
-             ORDER BY file.urgent DESC, file.priority DESC, file.queue_number LIMIT ?1"
-        );
-        self.select(&text, params![most])
-    }
-
     /// One file.
     ///
     /// # Errors
