@@ -162,10 +162,9 @@ impl Flash for SystemFlash {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = statvfs(path)?;
-        Ok(Space {
-            total_bytes: stat.blocks() * stat.fragment_size(),
-            free_bytes: stat.blocks_available() * stat.fragment_size(),
-        })
+        #[allow(clippy::useless_conversion, reason = "32 bits where a word has them")]
+        let unit = u64::from(stat.fragment_size());
+        Ok(Space { total_bytes: stat.blocks() * unit, free_bytes: stat.blocks_available() * unit })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>> {
