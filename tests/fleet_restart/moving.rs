@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::going_back::{hear_recorded, rules, start};
+use super::going_back::{
+    assert_never_went_back, hear_all_recorded, hear_recorded, rules, rules_of, start,
+};
 use super::support::broker::Broker;
 use super::support::camera::Camera;
 use super::support::edge_box::EdgeBox;
@@ -128,6 +130,25 @@ fn a_camera_with_one_session_is_closed_first_and_the_gap_is_told() {
         }
         assert!(before.last() < after.first(), "{what}: nothing twice");
     }
+}
+
+#[test]
+fn cameras_with_one_session_that_move_together_are_no_reason_to_go_back() {
+    const NAMES: [&str; 3] = ["gate", "hall", "yard"];
+    let cameras = NAMES.map(|_| Camera::twin(1));
+    let broker = Broker::start();
+    let mut operator = Operator::connect(broker.addr());
+    let at = |revision, mount| {
+        let url = |(name, camera): (&'static str, &Camera)| (name, camera.url(mount).to_string());
+        let sources: Vec<(&str, String)> = NAMES.into_iter().zip(&cameras).map(url).collect();
+        rules_of(revision, &sources, 1_800)
+    };
+    let _edge = start(&broker, &mut operator, &at(10, "/main"));
+    hear_all_recorded(&operator, 10, 10, &NAMES);
+    operator.send(TO_ALL, at(11, "/sub").to_string());
+    cameras.iter().for_each(|camera| wait_for_pictures(camera, "/sub", 25));
+    hear_all_recorded(&operator, 11, 11, &NAMES);
+    assert_never_went_back(&operator);
 }
 
 #[test]
