@@ -230,7 +230,7 @@ impl Pull<'_, '_> {
     fn take_successor(&mut self, event: Event) -> Done {
         let now = self.taken.ports.clock.now().boot;
         match event {
-            Event::Opened(Ok(())) => self.handover.begin(),
+            Event::Opened(Ok(())) => self.handover.begin(now),
             Event::Opened(Err(fault)) => return self.successor_failed(fault),
             Event::Retry => self.successor.retry(self.group),
             Event::Tick => self.handover.tick(now),
