@@ -1,5 +1,6 @@
 //! `"disconnect": true` over a real ring and a clock of its own: a pusher is dropped, and never again
-//! once it did not come back by itself, also over a restart of the box.
+//! once it did not come back by itself, also over a restart of the box; a mixer beside it is restarted in
+//! place. And a camera that was closed to be opened anew, as the gap ledger has it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +8,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use edgerec::domain::due::Missing;
 use edgerec::domain::eviction::OnFull;
 use edgerec::domain::ids::BootId;
 use edgerec::domain::matching::{Layer, RuleTable};
 use edgerec::domain::rule_set::{Apply, RuleSet};
 use edgerec::domain::sample::{Codec, Sample, Shape, Track, TrackId};
 use edgerec::domain::service::drops::COMES_BACK_WITHIN_S;
+use edgerec::domain::service::mixes::{Mix, Output};
 use edgerec::domain::stream_key::StreamKey;
-use edgerec::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use edgerec::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, WallTime};
 use edgerec::platform::clock::SystemClock;
 use edgerec::platform::flash::SystemFlash;
 use edgerec::recorder::live::LiveTable;
@@ -23,6 +26,7 @@ use edgerec::recorder::session::SessionFault;
 use edgerec::recorder::stream::LiveStream;
 use edgerec::recorder::{Beginning, Recorder, RecorderSettings};
 use edgerec::ring::catalog::CatalogSettings;
+use edgerec::ring::catalog::ledger::GapRecord;
 use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
 use edgerec::ring::identity::RingIdentity;
@@ -46,7 +50,9 @@ fn table(revision: u64) -> RuleTable {
     let document = format!(
         r#"{{"revision": {revision}, "templates": [{{"TemplateName": "t",
             "FlvParam": {{"Enable": 1, "RecordInterval": {interval_s}}}}}],
-            "rules": [{{"DomainName": "", "StreamName": "", "TemplateName": "t"}}]}}"#
+            "rules": [{{"DomainName": "", "StreamName": "", "TemplateName": "t"}}],
+            "sources": [{{"DomainName": "d", "AppName": "live", "StreamName": "gate",
+            "Url": "rtsp://10.0.0.8/main"}}]}}"#
     );
     let set = RuleSet::parse(document.as_bytes()).expect("valid");
     RuleTable::new([(Layer::Fleet, &set)])
@@ -77,11 +83,21 @@ impl Rig {
     }
 
     fn arrive(&mut self) -> LiveStream {
+        self.arrive_as(key(), 1, "rtmp", "")
+    }
+
+    fn arrive_as(
+        &mut self,
+        key: StreamKey,
+        push: i64,
+        protocol: &'static str,
+        query: &str,
+    ) -> LiveStream {
         let beginning = Beginning {
-            key: key(),
-            push: PushId(1),
-            protocol: "rtmp",
-            query: String::new(),
+            key,
+            push: PushId(push),
+            protocol,
+            query: query.to_owned(),
             now: self.now(),
             boot_id: BOOT,
         };
@@ -180,5 +196,57 @@ fn a_pusher_that_did_not_come_back_by_itself_is_not_dropped_again() {
     assert_eq!(rig.send(&mut fourth), Ok(()), "that is remembered over a restart of the box");
     assert_eq!(rig.taken(), Some(2));
     fourth.end("over", rig.now());
+    rig.close();
+}
+
+#[test]
+fn a_mixer_is_restarted_where_it_is_and_the_publisher_can_be_dropped_later() {
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let identity = RingIdentity::plan(dir.path(), (8 << 20) + 32 * SLOT_BYTES, SLOT_BYTES);
+    identity.expect("fits").create(&SystemFlash, dir.path()).expect("made");
+    let mut rig = Rig::open(dir.path(), 100);
+    let declared = rig.ring.catalog.call_blocking(|state| {
+        let (session, output) = ("show".to_owned(), "cam".to_owned());
+        let mix = Mix { session, inputs: vec![output.clone()], output, kind: Output::TakesInput };
+        state.change_service(|service, changes| service.mixes.declare(mix, |_| true, changes))
+    });
+    declared.expect("it runs").expect("a mix like others");
+    let mut publisher = rig.arrive();
+    let mut mixer = rig.arrive_as(key(), 2, "rtmp", "mix=show");
+    rig.change_rules();
+    assert_eq!(rig.send(&mut mixer), Ok(()), "it is restarted where it is");
+    assert_eq!(rig.taken(), Some(2));
+    mixer.end("over", rig.now());
+    rig.settle();
+    // Long after a dropped one would have been due: nobody waits for the stream to come back.
+    rig.now_s += u64::from(COMES_BACK_WITHIN_S) * 10;
+    rig.send(&mut publisher).expect("it feeds again");
+    rig.drop_for_rules(publisher);
+    rig.close();
+}
+
+#[test]
+fn a_camera_that_is_opened_anew_and_stays_away_does_not_deliver() {
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let identity = RingIdentity::plan(dir.path(), (8 << 20) + 32 * SLOT_BYTES, SLOT_BYTES);
+    identity.expect("fits").create(&SystemFlash, dir.path()).expect("made");
+    let mut rig = Rig::open(dir.path(), 100);
+    let gate = StreamKey::new("d", "live", "gate").expect("valid");
+    let camera = rig.arrive_as(gate.clone(), 1, "rtsp", "");
+    camera.end_to_reopen("it moved", rig.now());
+    let closed_s = rig.now_s;
+    for _ in 0..60 {
+        rig.now_s += 1;
+        let (at, boot_id) = (rig.now(), BOOT);
+        drop(rig.recorder.tick(Moment { at, boot_id }));
+    }
+    let gaps = rig.ring.catalog.call_blocking(move |state| state.gaps(&gate, 0, i64::MAX));
+    let told = |gap: &GapRecord| {
+        let second = |ms: i64| ms / 1_000 - 1_800_000_000 - i64::try_from(closed_s).expect("small");
+        (second(gap.from_ms), gap.until_ms.map(second), gap.cause.clone())
+    };
+    let told: Vec<_> = gaps.expect("it runs").iter().map(told).collect();
+    let (moved, away) = (Missing::Reopened.words().to_owned(), Missing::Camera.words().to_owned());
+    assert_eq!(told, [(15, None, away), (0, Some(15), moved)]);
     rig.close();
 }

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::app::online::{Online, OnlineEntry};
 use crate::app::trials::Trials;
+use crate::domain::fleet::trial::Failing;
 use crate::domain::notice::PushEndCause;
 use crate::domain::sample::{Sample, Shape, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
@@ -122,8 +123,8 @@ impl Intake for RecorderIntake {
         Ok(Box::new(RecorderSink { stream, picture: (0, 0), clock, cancelled, online, failed }))
     }
 
-    fn failed(&self, key: &StreamKey, why: &str) {
-        self.trials.failed(key, why);
+    fn failed(&self, key: &StreamKey, what: Failing, why: &str) {
+        self.trials.failed(key, what, why);
     }
 }
 
@@ -170,7 +171,7 @@ impl StreamSink for RecorderSink {
             warn!(%fault, "the stream is ended");
             if matches!(fault, SessionFault::ChangesAllTheTime | SessionFault::NoRoom) {
                 let (trials, key) = &self.failed;
-                trials.failed(key, &fault.to_string());
+                trials.failed(key, Failing::Recording, &fault.to_string());
             }
             self.cancelled.cancel();
         }

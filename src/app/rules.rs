@@ -168,7 +168,7 @@ pub(super) async fn follow(
     mut pullers: Pullers,
     shutdown: CancellationToken,
 ) {
-    pullers.follow(&in_force.load().table);
+    pullers.follow(&in_force.load());
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -177,10 +177,11 @@ pub(super) async fn follow(
         }
     };
     loop {
+        pullers.tick();
         let reloaded = tokio::select! {
             () = shutdown.cancelled() => return,
             () = changed.notified() => {
-                pullers.follow(&in_force.load().table);
+                pullers.follow(&in_force.load());
                 false
             }
             _ = hangup.recv() => watch.reload(),

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::domain::faults::Faults;
 use crate::domain::fleet::refused::{Refused, Why};
-use crate::domain::fleet::trial::Trial;
+use crate::domain::fleet::trial::{Failing, Trial};
 use crate::domain::notice::BoxEvent;
 use crate::domain::notice::box_event::BoxNews;
 use crate::domain::service::layers::SentLayer;
@@ -61,10 +61,10 @@ impl Trials {
     }
 
     /// A session of a stream failed, or could not begin.
-    pub(super) fn failed(&self, key: &StreamKey, why: &str) {
+    pub(super) fn failed(&self, key: &StreamKey, what: Failing, why: &str) {
         let now = self.clock.now().boot;
         let judge = |(layer, trial): (&SentLayer, &mut Trial)| {
-            let reasons = trial.failed(key, why, now)?;
+            let reasons = trial.failed(key, what, why, now)?;
             Some((*layer, trial.revision(), reasons))
         };
         let back: Vec<(SentLayer, u64, Faults)> =

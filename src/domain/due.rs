@@ -107,6 +107,12 @@ impl DueWatch {
         }
     }
 
+    /// Why something is missing, if it is.
+    #[must_use]
+    pub fn cause(&self) -> Option<Missing> {
+        self.gap.as_ref().map(|gap| gap.cause)
+    }
+
     /// Whether a gap is under way.
     #[must_use]
     pub fn is_missing(&self) -> bool {

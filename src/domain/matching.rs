@@ -228,10 +228,14 @@ impl RuleTable {
     /// pulled from elsewhere.
     #[must_use]
     pub fn differs(&self, next: &RuleTable, key: &StreamKey) -> bool {
-        let moved = next
-            .source(key)
-            .is_some_and(|next| !self.source(key).is_some_and(|before| before.is_reached_as(next)));
-        moved || !self.resolve(key).same_content(&next.resolve(key))
+        self.moves(next, key) || !self.resolve(key).same_content(&next.resolve(key))
+    }
+
+    /// Whether `next` has a live stream pulled from elsewhere, or with other credentials.
+    #[must_use]
+    pub fn moves(&self, next: &RuleTable, key: &StreamKey) -> bool {
+        let goes_on = |next| self.source(key).is_some_and(|before| before.is_reached_as(next));
+        next.source(key).is_some_and(|next| !goes_on(next))
     }
 
     /// The cameras to pull, in the order of their keys, each with its layer.

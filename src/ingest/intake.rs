@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::fleet::trial::Failing;
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::stream_key::StreamKey;
 
@@ -100,10 +101,10 @@ pub trait Intake: Send + Sync {
         let _ = query;
         key.clone()
     }
-    /// A stream that the box fetches cannot be fetched, or broke off early; told of each attempt.
-    /// `why` holds no secret.
-    fn failed(&self, key: &StreamKey, why: &str) {
-        let _ = (key, why);
+    /// A stream that the box fetches cannot be fetched, broke off early, or is not taken; told of each
+    /// attempt that says something about where it is fetched from. `why` holds no secret.
+    fn failed(&self, key: &StreamKey, what: Failing, why: &str) {
+        let _ = (key, what, why);
     }
 }
 

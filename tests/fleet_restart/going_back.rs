@@ -1,7 +1,9 @@
 //! Streams that worked fail under new rules: the box goes back by itself and says so.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
+use edgerec::domain::fleet::trial::FAILURES_MAX;
 use serde_json::{Value, json};
 
 use super::support::broker::{Broker, free_addr};
@@ -16,10 +18,17 @@ const BACK_WITHIN: Duration = Duration::from_secs(90);
 
 /// A rule set that pulls a camera and records it in files of this length.
 pub fn rules(revision: u64, url: &str, interval_s: u64) -> Value {
+    rules_of(revision, &[("gate", url.to_owned())], interval_s)
+}
+
+/// The same for cameras of these names and addresses.
+pub fn rules_of(revision: u64, cameras: &[(&str, String)], interval_s: u64) -> Value {
+    let source = |(name, url): &(&str, String)| json!({"DomainName": "cams", "AppName": "live", "StreamName": name, "Url": url});
+    let sources: Vec<Value> = cameras.iter().map(source).collect();
     json!({"revision": revision,
         "templates": [{"TemplateName": "t", "Mp4Param": {"Enable": 1, "RecordInterval": interval_s}}],
         "rules": [{"DomainName": "cams", "AppName": "live", "StreamName": "", "TemplateName": "t"}],
-        "sources": [{"DomainName": "cams", "AppName": "live", "StreamName": "gate", "Url": url}]})
+        "sources": sources})
 }
 
 pub fn start(broker: &Broker, operator: &mut Operator, first: &Value) -> EdgeBox {
@@ -30,12 +39,29 @@ pub fn start(broker: &Broker, operator: &mut Operator, first: &Value) -> EdgeBox
 
 /// Waits until the camera is recorded under a revision that is in force.
 pub fn hear_recorded(operator: &Operator, received: u64, applied: u64) -> Value {
+    hear_all_recorded(operator, received, applied, &["gate"])
+}
+
+/// The same of cameras of these names.
+pub fn hear_all_recorded(
+    operator: &Operator,
+    received: u64,
+    applied: u64,
+    names: &[&str],
+) -> Value {
     let what = format!("recorded under {applied}, received {received}");
     operator.hear(BACK_WITHIN, STATE, &what, |state| {
         let fleet = &state["rules"]["fleet"];
-        let gate = stream_of(state, "gate");
-        fleet["received"] == received && fleet["applied"] == applied && gate["decision"] == "record"
+        let recorded = |name: &&str| stream_of(state, name)["decision"] == "record";
+        fleet["received"] == received && fleet["applied"] == applied && names.iter().all(recorded)
     })
+}
+
+/// Fails the test if the box said that it went back.
+pub fn assert_never_went_back(operator: &Operator) {
+    for state in operator.all(STATE) {
+        assert_eq!(state["rules"]["fleet"]["refused"], Value::Null, "{state:#}");
+    }
 }
 
 #[test]
@@ -99,4 +125,27 @@ fn while_a_new_address_fails_the_old_connection_is_recorded_without_a_gap() {
     assert_eq!(log.matches("camera delivers").count(), 1, "it was never let go");
     assert_eq!(log.matches("session ends").count(), 0);
     assert!(log.matches("its old connection goes on").count() >= 3, "{log}");
+}
+
+#[test]
+fn a_camera_that_loses_power_turns_no_rules_back_that_leave_it_where_it_is() {
+    let camera = Camera::start(4);
+    let (url, port) = (camera.url("/endless"), camera.port);
+    let broker = Broker::start();
+    let mut operator = Operator::connect(broker.addr());
+    let _edge = start(&broker, &mut operator, &rules(10, url.as_str(), 1_800));
+    hear_recorded(&operator, 10, 10);
+    operator.send(TO_ALL, rules(11, url.as_str(), 900).to_string());
+    hear_recorded(&operator, 11, 11);
+    drop(camera);
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("its port is free again");
+    for attempt in 0..FAILURES_MAX {
+        drop(listener.accept().unwrap_or_else(|error| panic!("attempt {attempt}: {error}")));
+    }
+    drop(listener);
+    let _camera = Camera::start_on(port, 4);
+    assert_never_went_back(&operator);
+    operator.forget();
+    hear_recorded(&operator, 11, 11);
+    assert_never_went_back(&operator);
 }

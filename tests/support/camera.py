@@ -7,14 +7,15 @@ Prints `port N` on stdout when it is ready. With --user every mount asks for dig
 authentication. With --log it writes JSON lines:
 
     {"kind": "unit",   "session": S, "mount": M, "track": T, "pts": ns, "dts": ns,
-     "size": bytes, "sha256": hex, "key": bool}
+     "clock": ns, "size": bytes, "sha256": hex, "key": bool}
     {"kind": "packet", "session": S, "mount": M, "track": T, "seq": 16-bit,
      "rtp": 32-bit, "marker": bool}
     {"kind": "octets", ...}   G.711: like unit, with the bytes in hex as "data"
     {"kind": "teardown", "mount": M}
 
 A unit is an access unit or audio frame as it enters the RTP payloader; pts and dts are running
-time of the pipeline. Size and hash of video cover the NAL units, each behind a 4-byte length,
+time of the pipeline, clock is pts by the clock that all pipelines of the camera share. Size and
+hash of video cover the NAL units, each behind a 4-byte length,
 without parameter sets and access unit delimiters, which a payloader may move or drop. A packet
 is an RTP packet as it leaves the payloader. Track is "video" or "audio"; session counts
 pipelines from 0.
@@ -62,11 +63,11 @@ AUDIO = {
 PARAMETER_SETS = {"video/x-h264": {7, 8, 9}, "video/x-h265": {32, 33, 34, 35}}
 
 
-def launch(video, audio, seconds):
-    """The pipeline of a mount; endless without seconds."""
+def launch(video, audio, seconds, motion="wavy"):
+    """The pipeline of a mount; endless without seconds. Pictures of another motion are others."""
     frames = FPS * seconds if seconds else -1
     parts = [
-        f"videotestsrc is-live=true pattern=ball num-buffers={frames} "
+        f"videotestsrc is-live=true pattern=ball motion={motion} num-buffers={frames} "
         f"! video/x-raw,format=I420,width=160,height=120,framerate={FPS}/1 "
         "! " + VIDEO[video].format(inband=-1)
     ]
@@ -160,8 +161,9 @@ class Account:
         if self.last.get(track) == (pts, data):
             return Gst.PadProbeReturn.OK
         self.last[track] = (pts, data)
-        fields = dict(self.common, kind="unit", track=track, pts=pts, dts=dts, size=len(data),
-                      sha256=hashlib.sha256(data).hexdigest(),
+        clock = pts + pad.get_parent_element().get_base_time()
+        fields = dict(self.common, kind="unit", track=track, pts=pts, dts=dts, clock=clock,
+                      size=len(data), sha256=hashlib.sha256(data).hexdigest(),
                       key=not buffer.has_flags(Gst.BufferFlags.DELTA_UNIT))
         if caps.get_structure(0).get_name() in ("audio/x-alaw", "audio/x-mulaw"):
             fields.update(kind="octets", data=data.hex())
@@ -192,7 +194,7 @@ def mounts(seconds):
         "/h264-opus": (launch("h264", "opus", seconds), False),
         "/h264": (launch("h264", None, seconds), False),
         "/endless": (launch("h264", "pcmu", None), False),
-        "/shared": (launch("h264", "aac", None), True),
+        "/shared": (launch("h264", "aac", None, "sweep"), True),
     }
 
 

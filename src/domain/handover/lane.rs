@@ -52,8 +52,13 @@ impl Lane {
     }
 
     /// Whether a track is coded and timed as this one.
+    pub(super) fn is_coded_as(&self, track: &Track) -> bool {
+        (self.codec, self.timescale) == (track.codec, track.timescale)
+    }
+
+    /// Whether a track goes on with this one.
     pub(super) fn is_like(&self, track: &Track) -> bool {
-        (self.id, self.codec, self.timescale) == (track.id, track.codec, track.timescale)
+        self.id == track.id && self.is_coded_as(track)
     }
 
     /// Half a step, for times that were rounded on their way.
@@ -135,9 +140,9 @@ impl Units {
         self.pts.push_back(sample.pts);
     }
 
-    /// The pts of the newest key frame with the same bytes.
-    pub(super) fn same_key(&self, key: &KeyFrame) -> Option<i64> {
-        self.keys.iter().rev().find(|known| known.hash == key.hash).map(|known| known.pts)
+    /// The newest key frame with the same bytes.
+    pub(super) fn same_key(&self, key: &KeyFrame) -> Option<KeyFrame> {
+        self.keys.iter().rev().find(|known| known.hash == key.hash).copied()
     }
 
     /// Whether a unit of this pts went out.

@@ -3,25 +3,28 @@
 //!
 //! Rules
 //! 1. While the two are not joined, what the current one brings goes out, and what the next one brings
-//!    is held, at most [`HOLD_MS`] and [`HOLD_BYTES_MAX`].
+//!    is held, at most [`HOLD_BYTES_MAX`], and [`HOLD_MS`] or until the key frame that (3) waits for.
 //! 2. They are joined where a key frame of the next one has the bytes of one that went out: times of the
 //!    next are shifted by the difference of the two, and what went out already is dropped.
 //! 3. Where no key frame is the same (another encoder or profile), the senders' clocks join them, at a
 //!    key frame of the next one behind what went out; without clocks that can be believed the next key
-//!    frame follows what went out.
+//!    frame to come follows what went out.
 //! 4. Once joined, what the current one brings waits, as the next one will bring it: the first of the
 //!    next one that did not go out takes over, and of what waits only that before it goes out. If it
 //!    does not come within [`HOLD_MS`], what waits goes out; the handover is given up (2) or made at the
-//!    next key frame (3).
+//!    next key frame (3). It is given up too if the next one brings no key frame within [`KEYLESS_MS`].
 //! 5. Pictures, or else the first track, are the reference, of which all this is said. Each other track
 //!    is switched after it, in the same way, by its time relative to the reference.
 
+mod ids;
+mod join;
 mod lane;
 mod next;
 
 use std::collections::VecDeque;
 
-use crate::domain::handover::lane::{KeyFrame, Lane, Side, Units, times_apart_max};
+use crate::domain::handover::ids::Ids;
+use crate::domain::handover::lane::{Lane, Side, Units, times_apart_max};
 use crate::domain::handover::next::{Join, Next};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::{BootTime, rescale};
@@ -30,8 +33,8 @@ use crate::domain::time::{BootTime, rescale};
 pub const HOLD_MS: u64 = 3_000;
 /// Bytes that wait on each side at most, and one sample more.
 pub const HOLD_BYTES_MAX: usize = 8 << 20;
-/// Clocks that put the two further apart than this are not believed, in milliseconds.
-const CLOCKS_APART_MS: i64 = 5_000;
+/// The longest wait for a key frame of the next one, in milliseconds.
+const KEYLESS_MS: u64 = 10_000;
 
 /// What a connection brings, in order, and what goes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub enum Standing {
 #[derive(Debug, Default)]
 pub struct Handover {
     lanes: Vec<Lane>,
+    /// What the current one's tracks are called.
+    ids: Ids,
     units: Units,
     /// The sender's clock at time 0 of the current one's reference.
     zero: Option<u64>,
@@ -78,9 +83,9 @@ impl Handover {
     }
 
     /// A connection is opened beside the current one.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, now: BootTime) {
         self.abandon();
-        (self.next, self.gave_up) = (Some(Next::default()), false);
+        (self.next, self.gave_up) = (Some(Next::since(now)), false);
     }
 
     /// There will be no handover: what waits goes out, and the current one goes on.
@@ -112,7 +117,8 @@ impl Handover {
     pub fn promote(&mut self) {
         if self.standing() == Standing::Switched {
             if let Some(next) = self.next.take() {
-                (self.zero, self.tracks) = (next.zero, (next.tracks, next.left_out));
+                (self.zero, self.ids) = (next.zero, next.ids);
+                self.tracks = (next.tracks, next.left_out);
             }
             self.lanes.iter_mut().for_each(|lane| lane.from = Side::Current);
         }
@@ -149,6 +155,7 @@ impl Handover {
             // Its tracks are announced no more once the other's are.
             Output::Tracks(..) if switched => {}
             Output::Tracks(tracks, left_out) => {
+                let tracks = self.ids.rename(tracks, &[]);
                 let known = |track: &Track| self.lanes.iter().find(|lane| lane.is_like(track));
                 let lanes = tracks.iter().map(|track| known(track).cloned());
                 let lanes: Vec<Option<Lane>> = lanes.collect();
@@ -161,12 +168,16 @@ impl Handover {
                 self.out.push_back(Output::Tracks(tracks, left_out));
             }
             Output::Origin(track, raw) => {
+                let track = self.ids.of(track);
                 if let Some(lane) = self.lane(track, Side::Current) {
                     let raw = raw.saturating_sub(lane.shift);
                     self.out.push_back(Output::Origin(track, raw));
                 }
             }
-            Output::Sample(sample) => self.current_sample(sample),
+            Output::Sample(sample) => {
+                let track = self.ids.of(sample.track);
+                self.current_sample(Sample { track, ..sample });
+            }
         }
         self.advance(now);
     }
@@ -176,16 +187,17 @@ impl Handover {
         let Some(next) = &mut self.next else { return };
         match output {
             Output::Tracks(tracks, left_out) => {
-                (next.tracks, next.left_out) = (tracks.clone(), left_out.clone());
+                next.announce(tracks, left_out, &self.lanes, now);
                 if next.switched.is_some() {
                     self.announce_next();
                 }
             }
             Output::Origin(track, raw) => {
-                next.origins.insert(track, raw);
+                next.origins.insert(next.ids.of(track), raw);
             }
             Output::Sample(sample) => {
-                next.hold(sample, now);
+                let track = next.ids.of(sample.track);
+                next.hold(Sample { track, ..sample }, now);
             }
         }
         self.advance(now);
@@ -249,116 +261,59 @@ impl Handover {
             self.find_join(now);
         }
         let Some(next) = &self.next else { return };
-        let Some((join, shift, since)) = next.join else { return };
+        let Some(joined) = next.join else {
+            if next.keyed.is_none() && lasts(next.since, now, KEYLESS_MS) {
+                self.give_up();
+            }
+            return;
+        };
         if next.switched.is_none() {
-            match join {
-                Join::Same => self.drop_what_went_out(shift),
-                Join::Clocks => self.drop_to_key_behind(shift),
+            match joined.join {
+                Join::Same => self.drop_what_went_out(joined),
+                Join::Clocks => self.drop_to_key_behind(joined.shift),
                 Join::Follows => {}
             }
             let Some(next) = &self.next else { return };
             if next.reference_queue().is_some_and(|queue| !queue.is_empty()) {
                 self.switch(now);
-            } else if is_late(since, now) || next.waiting_bytes() > HOLD_BYTES_MAX {
-                self.wait_no_more(join);
+            } else if is_late(joined.since, now) || next.waiting_bytes() > HOLD_BYTES_MAX {
+                self.wait_no_more(joined.join, now);
             }
         }
         self.switch_others(now);
     }
 
     /// What the next one should bring has not come.
-    fn wait_no_more(&mut self, join: Join) {
+    fn wait_no_more(&mut self, join: Join, now: BootTime) {
         let Some(next) = &mut self.next else { return };
         if join == Join::Same && !next.is_last {
-            self.gave_up = true;
-            return self.abandon();
+            return self.give_up();
         }
         (next.join, next.clocks_failed) = (None, true);
-        next.keys.clear();
+        next.wait_for_key(now);
         let waiting = std::mem::take(&mut next.waiting);
         waiting.into_values().flatten().for_each(|sample| self.send(sample));
     }
 
-    fn find_join(&mut self, now: BootTime) {
-        let (Some(next), Some(lane)) = (&self.next, self.reference()) else { return };
-        let (Some(track), Some(keyed)) = (next.reference(), next.keyed) else { return };
-        let alike = (lane.codec, lane.timescale) == (track.codec, track.timescale);
-        let same =
-            |key: &KeyFrame| Some((key.dts, self.units.same_key(key)?.saturating_sub(key.pts)));
-        if let Some((first, shift)) = next.keys.iter().find_map(same).filter(|_| alike) {
-            return self.joined(Join::Same, first, shift, now);
-        }
-        let waited = next.is_last || next.held_bytes() > HOLD_BYTES_MAX || is_late(keyed, now);
-        if !waited {
-            return;
-        }
-        let Some(newest) = next.keys.last().map(|key| key.dts) else { return };
-        let due = rescale(lane.due(), lane.timescale, track.timescale);
-        let apart_max = rescale(CLOCKS_APART_MS, 1_000, track.timescale);
-        let believed = |shift: &i64| (newest.saturating_add(*shift) - due).abs() <= apart_max;
-        let by_clocks = self.clock_shift(lane).filter(|_| alike && !next.clocks_failed);
-        if let Some(shift) = by_clocks.filter(believed) {
-            return self.joined(Join::Clocks, newest, shift, now);
-        }
-        self.joined(Join::Follows, newest, due.saturating_sub(newest), now);
-    }
-
-    /// By the senders' clocks: what is added to times of the next one's reference.
-    fn clock_shift(&self, lane: &Lane) -> Option<i64> {
-        let (current, next) = (self.zero?, self.next.as_ref()?.zero?);
-        // Difference of wrapping clocks.
-        let apart = i128::from(next.wrapping_sub(current).cast_signed());
-        let ticks = (apart * i128::from(lane.timescale) + (1 << 31)) >> 32;
-        Some(i64::try_from(ticks).ok()?.saturating_add(lane.shift))
-    }
-
-    /// What is before the `first` of the next one's reference is not needed.
-    fn joined(&mut self, join: Join, first: i64, shift: i64, now: BootTime) {
-        let Some(next) = &mut self.next else { return };
-        next.join = Some((join, shift, now));
-        if let Some(queue) = next.reference_queue_mut() {
-            let place = queue.iter().position(|sample| sample.key && sample.dts == first);
-            queue.drain(..place.unwrap_or(0));
-        }
-    }
-
-    fn drop_what_went_out(&mut self, shift: i64) {
-        let Some(lane) = self.reference() else { return };
-        let timescale = lane.timescale;
-        let old = lane.last.map(|last| last.saturating_sub(times_apart_max(timescale)));
-        let units = &self.units;
-        let Some(queue) = self.next.as_mut().and_then(Next::reference_queue_mut) else { return };
-        // What the current one lost cannot be put in behind what came after it.
-        let went_out = |sample: &Sample| {
-            units.has(sample.pts.saturating_add(shift), timescale)
-                || old.is_some_and(|old| sample.dts.saturating_add(shift) <= old)
-        };
-        while queue.front().is_some_and(went_out) {
-            queue.pop_front();
-        }
-    }
-
-    /// Of other pictures only a key frame behind what went out can take over.
-    fn drop_to_key_behind(&mut self, shift: i64) {
-        let Some(lane) = self.reference() else { return };
-        let behind = lane.last.map_or(i64::MIN, |last| last.saturating_add(lane.half_step()));
-        let Some(queue) = self.next.as_mut().and_then(Next::reference_queue_mut) else { return };
-        let takes_over = |sample: &Sample| sample.key && sample.dts.saturating_add(shift) > behind;
-        while queue.front().is_some_and(|sample| !takes_over(sample)) {
-            queue.pop_front();
-        }
+    fn give_up(&mut self) {
+        self.gave_up = true;
+        self.abandon();
     }
 
     /// The reference comes from the next one from now on.
     fn switch(&mut self, now: BootTime) {
+        let Some(current) = self.reference().map(|lane| lane.id) else { return };
         let Some(next) = &mut self.next else { return };
-        let (Some(reference), Some((_, shift, _))) = (next.reference().cloned(), next.join) else {
+        let (Some(reference), Some(joined)) = (next.reference().cloned(), next.join) else {
             return;
         };
         (next.switched, next.before) = (Some(now), self.lanes.clone());
         let first = next.reference_queue().and_then(|queue| queue.front()).map(|first| first.dts);
-        let begins = first.unwrap_or(0).saturating_add(shift);
-        self.let_go_before(reference.id, begins);
+        let begins = first.unwrap_or(0).saturating_add(joined.dts_shift);
+        if joined.join == Join::Same {
+            self.let_wait_no_unit_twice(current, joined.shift);
+        }
+        self.let_go_before(current, begins);
         self.announce_next();
         for lane in &mut self.lanes {
             if lane.last.is_none() {
@@ -367,7 +322,26 @@ impl Handover {
                 lane.joins = true;
             }
         }
-        self.take_over(reference.id, shift);
+        self.take_over(reference.id, joined.shift);
+    }
+
+    /// Of what waits of a track the first unit that the next one brings too, and what comes after it, is
+    /// not needed. Times of presentation tell; those of decoding are derived on each side, and differ by
+    /// whole pictures where one has seen deeper reordering.
+    fn let_wait_no_unit_twice(&mut self, track: TrackId, shift: i64) {
+        let Some(next) = &mut self.next else { return };
+        let Some(near) = next.reference().map(|track| times_apart_max(track.timescale)) else {
+            return;
+        };
+        let held = next.reference_queue().into_iter().flatten();
+        let held: Vec<i64> = held.map(|sample| sample.pts.saturating_add(shift)).collect();
+        let Some(waiting) = next.waiting.get_mut(&track) else { return };
+        let comes = |sample: &Sample| held.iter().any(|pts| (pts - sample.pts).abs() <= near);
+        if let Some(first) = waiting.iter().position(comes) {
+            let before: Vec<Sample> = waiting.drain(..first).collect();
+            waiting.clear();
+            before.into_iter().for_each(|sample| self.send(sample));
+        }
     }
 
     /// Of what waits of a track that before this dts goes out. Tells whether the current one came up
@@ -387,11 +361,11 @@ impl Handover {
     /// current one has nothing to bring.
     fn announce_next(&mut self) {
         let Some(next) = &self.next else { return };
-        let (Some(reference), Some((_, shift, _))) = (next.reference(), next.join) else { return };
+        let (Some(reference), Some(joined)) = (next.reference(), next.join) else { return };
         let known = |track: &Track| self.lanes.iter().find(|lane| lane.is_like(track)).cloned();
         let other = |track: &Track| Lane {
             from: Side::Next,
-            shift: rescale(shift, reference.timescale, track.timescale),
+            shift: rescale(joined.shift, reference.timescale, track.timescale),
             ..Lane::of(track)
         };
         let lanes = next.tracks.iter().map(|track| known(track).unwrap_or_else(|| other(track)));
@@ -402,7 +376,7 @@ impl Handover {
     /// Switches the other tracks, and hands on what comes of those that were.
     fn switch_others(&mut self, now: BootTime) {
         let Some(next) = &self.next else { return };
-        let (Some(switched), Some((_, shift, _))) = (next.switched, next.join) else { return };
+        let (Some(switched), Some(joined)) = (next.switched, next.join) else { return };
         let Some(reference) = next.reference().cloned() else { return };
         let late = next.is_last || is_late(switched, now);
         for lane in self.lanes.clone() {
@@ -410,7 +384,7 @@ impl Handover {
                 self.take_over(lane.id, lane.shift);
                 continue;
             }
-            let shift = rescale(shift, reference.timescale, lane.timescale);
+            let shift = rescale(joined.shift, reference.timescale, lane.timescale);
             let went_out = lane.last.map_or(i64::MIN, |last| last + lane.half_step());
             let first = self.next.as_mut().and_then(|next| {
                 let queue = next.held.get_mut(&lane.id)?;
@@ -454,7 +428,11 @@ fn shifted(sample: Sample, shift: i64) -> Sample {
 }
 
 fn is_late(since: BootTime, now: BootTime) -> bool {
-    now.0.saturating_sub(since.0) >= HOLD_MS
+    lasts(since, now, HOLD_MS)
+}
+
+fn lasts(since: BootTime, now: BootTime, ms: u64) -> bool {
+    now.0.saturating_sub(since.0) >= ms
 }
 
 #[cfg(test)]

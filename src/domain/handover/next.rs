@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::domain::handover::ids::Ids;
 use crate::domain::handover::lane::{KeyFrame, Lane};
 use crate::domain::sample::{Sample, Track, TrackId};
 use crate::domain::time::BootTime;
@@ -20,9 +21,25 @@ pub(super) enum Join {
     Follows,
 }
 
+/// How the next one's times become those that go out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joined {
+    pub(super) join: Join,
+    /// What is added to times of its reference.
+    pub(super) shift: i64,
+    /// What is added to a dts of it to compare it with those of the current one.
+    pub(super) dts_shift: i64,
+    /// Since when that is known.
+    pub(super) since: BootTime,
+}
+
 /// The side that takes over.
 #[derive(Debug, Default)]
 pub(super) struct Next {
+    /// Since when it is to bring a key frame.
+    pub(super) since: BootTime,
+    /// What its tracks are called; all else is said in these names.
+    pub(super) ids: Ids,
     pub(super) tracks: Vec<Track>,
     pub(super) left_out: Vec<String>,
     pub(super) origins: BTreeMap<TrackId, i64>,
@@ -32,8 +49,8 @@ pub(super) struct Next {
     /// Key frames of its reference, and since when it has one.
     pub(super) keys: Vec<KeyFrame>,
     pub(super) keyed: Option<BootTime>,
-    /// What is added to times of its reference, and since when that is known.
-    pub(super) join: Option<(Join, i64, BootTime)>,
+    /// Once the two are joined.
+    pub(super) join: Option<Joined>,
     /// What the current one brought since, of tracks that are to be switched.
     pub(super) waiting: BTreeMap<TrackId, VecDeque<Sample>>,
     /// The clocks were tried.
@@ -46,6 +63,36 @@ pub(super) struct Next {
 }
 
 impl Next {
+    pub(super) fn since(now: BootTime) -> Self {
+        Next { since: now, ..Next::default() }
+    }
+
+    /// Its tracks, which are called as those of `lanes` that are alike. Where pictures show up, sound
+    /// is the reference no longer.
+    pub(super) fn announce(
+        &mut self,
+        tracks: Vec<Track>,
+        left_out: Vec<String>,
+        lanes: &[Lane],
+        now: BootTime,
+    ) {
+        let id = |next: &Next| next.reference().map(|track| track.id);
+        let before = id(self);
+        (self.tracks, self.left_out) = (self.ids.rename(tracks, lanes), left_out);
+        if id(self) != before && self.join.is_none() {
+            self.wait_for_key(now);
+        }
+    }
+
+    /// Key frames that came are forgotten, and what of the reference is held with them.
+    pub(super) fn wait_for_key(&mut self, now: BootTime) {
+        (self.since, self.keyed) = (now, None);
+        self.keys.clear();
+        if let Some(queue) = self.reference_queue_mut() {
+            queue.clear();
+        }
+    }
+
     pub(super) fn reference(&self) -> Option<&Track> {
         self.tracks.iter().find(|track| track.is_video()).or(self.tracks.first())
     }
@@ -78,6 +125,10 @@ impl Next {
 
     pub(super) fn reference_queue(&self) -> Option<&VecDeque<Sample>> {
         self.held.get(&self.reference()?.id)
+    }
+
+    pub(super) fn newest_of_reference(&self) -> Option<&Sample> {
+        self.reference_queue()?.back()
     }
 
     pub(super) fn reference_queue_mut(&mut self) -> Option<&mut VecDeque<Sample>> {

@@ -12,7 +12,7 @@
 //!
 //! [`Trial`]: crate::domain::fleet::trial::Trial
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::faults::{Fault, Faults};
 use crate::domain::fleet::document::{Addressee, Document};
 use crate::domain::fleet::refused::{Refused, Why};
+use crate::domain::fleet::trial::Touched;
 use crate::domain::rule_set::{Apply, RuleSet};
 use crate::domain::service::layers::SentLayer;
 use crate::domain::service::{Changes, Kind, Service};
@@ -53,7 +54,7 @@ struct Good {
 struct Before {
     good: Good,
     /// Streams that worked before and about which the new one says something else.
-    touched: Arc<BTreeSet<StreamKey>>,
+    touched: Arc<Touched>,
     /// Why the box went back to it; `None`: the new one is on trial.
     went_back: Option<Faults>,
 }
@@ -66,7 +67,7 @@ pub struct OnTrial {
     /// Over how many seconds live sessions take it.
     pub within_s: u32,
     /// Streams that worked before and about which it says something else.
-    pub touched: Arc<BTreeSet<StreamKey>>,
+    pub touched: Arc<Touched>,
 }
 
 /// What a document is to what the box has.
@@ -93,6 +94,9 @@ struct Stored {
 struct StoredBefore {
     text: String,
     touched: Vec<String>,
+    /// Those of them that are pulled from elsewhere; older versions did not store it.
+    #[serde(default)]
+    moved: Vec<String>,
     /// Stream and reason.
     went_back: Option<Vec<(String, String)>>,
 }
@@ -191,7 +195,8 @@ impl FleetRules {
         let stored: StoredBefore =
             serde_json::from_str(content).map_err(|error| error.to_string())?;
         let good = Good::parse(stored.text).map_err(|faults| faults.to_string())?;
-        let touched = stored.touched.iter().filter_map(|key| key.parse().ok()).collect();
+        let keys = |keys: &[String]| keys.iter().filter_map(|key| key.parse().ok()).collect();
+        let touched = Touched { any: keys(&stored.touched), moved: keys(&stored.moved) };
         let went_back = stored.went_back.map(|reasons| {
             let mut faults = Faults::new();
             reasons.into_iter().for_each(|(place, what)| faults.add(place, what));
@@ -225,15 +230,14 @@ impl Service {
         changes.put(Kind::FleetRules, layer_name(layer), &stored);
         let old = self.layers.table().clone();
         self.layers.set(layer, RuleSet::clone(&set), now, changes);
-        let touches = |key: &&StreamKey| old.differs(self.layers.table(), key);
-        let mut touched: BTreeSet<StreamKey> = working.iter().filter(touches).cloned().collect();
+        let mut touched = Touched::between(&old, self.layers.table(), working);
         let held = self.fleet_rules.0.get(&layer);
         // What fails under a rule set on trial is not live now, and worked all the same.
         let on_trial = self.fleet_rules.on_trial(layer);
         if let Some(trial) = on_trial {
-            touched.extend(trial.touched.iter().cloned());
+            touched.extend(&trial.touched);
         }
-        let proved = held.and_then(Held::proved).filter(|_| !touched.is_empty()).cloned();
+        let proved = held.and_then(Held::proved).filter(|_| !touched.any.is_empty()).cloned();
         let before =
             proved.map(|good| Before { good, touched: Arc::new(touched), went_back: None });
         match &before {
@@ -307,7 +311,8 @@ impl Before {
         let pair = |fault: &Fault| (fault.place.clone(), fault.what.clone());
         let stored = StoredBefore {
             text: self.good.text.as_ref().to_owned(),
-            touched: self.touched.iter().map(ToString::to_string).collect(),
+            touched: self.touched.any.iter().map(ToString::to_string).collect(),
+            moved: self.touched.moved.iter().map(ToString::to_string).collect(),
             went_back: self.went_back.as_ref().map(|faults| faults.iter().map(pair).collect()),
         };
         changes.put(Kind::FleetRulesBefore, layer_name(layer), &stored);

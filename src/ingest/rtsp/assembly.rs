@@ -66,7 +66,10 @@ struct Lane {
     waiting_bytes: usize,
     /// The zero, and whether it is more than the first packet's time.
     zero: Option<(i64, bool)>,
+    /// The first sender report, by which the tracks are aligned.
     report: Option<SenderReport>,
+    /// The newest: the sender's two clocks may drift apart by seconds a day.
+    newest_report: Option<SenderReport>,
     /// Least and greatest dts seen.
     extent: Option<(i64, i64)>,
     origin: Option<i64>,
@@ -130,10 +133,11 @@ impl Assembly {
         }
     }
 
-    /// Takes a sender report; only the first of a track counts.
+    /// Takes a sender report; only the first of a track counts for where its time lies.
     pub(super) fn report(&mut self, lane: usize, report: SenderReport) {
         if report.ntp != 0 {
             self.lanes[lane].report.get_or_insert(report);
+            self.lanes[lane].newest_report = Some(report);
             self.align(false);
         }
     }
@@ -169,11 +173,11 @@ impl Assembly {
     }
 
     /// The sender's clock (NTP, 32.32 fixed point) where samples of the first track of pictures, or
-    /// else of the first track, have 0.
+    /// else of the first track, have 0, by its newest report.
     pub(super) fn clock_at_zero(&self) -> Option<u64> {
         let video = self.lanes.iter().find(|lane| lane.codec.is_video());
         let lane = video.or(self.lanes.first())?;
-        let (report, origin) = (lane.report?, lane.origin?);
+        let (report, origin) = (lane.newest_report?, lane.origin?);
         let ticks = i128::from(origin) - i128::from(report.rtp);
         let apart = (ticks << 32).div_euclid(i128::from(lane.timescale.max(1)));
         Some(report.ntp.wrapping_add_signed(i64::try_from(apart).ok()?))
@@ -307,6 +311,7 @@ impl Lane {
             waiting_bytes: 0,
             zero: None,
             report: None,
+            newest_report: None,
             extent: None,
             origin: None,
             lift: 0,
@@ -400,6 +405,19 @@ mod tests {
             if tracks.len() == 1 && left_out.is_empty()));
         assert_eq!(out[1], Output::Origin(TrackId(1), -106_976));
         assert_eq!(samples(&out, 1), [(0, 0)]);
+    }
+
+    #[test]
+    fn the_senders_clock_is_that_of_its_newest_report() {
+        let mut assembly = Assembly::new(&[(Codec::H264, 90_000)], Vec::new());
+        assembly.describe(VIDEO, video_format(b"one", Some(0)));
+        assembly.report(VIDEO, SenderReport { ntp: 100 << 32, rtp: 1_000 });
+        assembly.frame(VIDEO, frame(1_000, 1_000));
+        assert_eq!(assembly.clock_at_zero(), Some(100 << 32));
+        // A day later by its RTP clock, which is 2 s slow by its other one.
+        let day = SenderReport { ntp: (100 + 86_400 + 2) << 32, rtp: 1_000 + 86_400 * 90_000 };
+        assembly.report(VIDEO, day);
+        assert_eq!(assembly.clock_at_zero(), Some(102 << 32));
     }
 
     #[test]

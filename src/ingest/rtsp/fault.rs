@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::domain::fleet::trial::Failing;
 use crate::ingest::intake::Refusal;
 
 /// Characters of the RTSP library's words that are repeated.
@@ -82,6 +83,15 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// What fails; `None`: somebody else delivers the stream, or the box ends.
+    pub(super) fn failing(&self) -> Option<Failing> {
+        match self {
+            Fault::Refused(Refusal::AlreadyPublishing | Refusal::Unavailable(_)) => None,
+            Fault::Refused(Refusal::Full) => Some(Failing::Recording),
+            _ => Some(Failing::Pull),
+        }
+    }
+
     /// From what the RTSP library says.
     pub(super) fn from_rtsp(stage: Stage, error: &retina::Error) -> Self {
         match error.status_code() {

@@ -23,9 +23,11 @@ use tracing::Instrument;
 use self::fault::Fault;
 use self::session::{Outcome, Ports};
 use crate::domain::backoff::Backoff;
+use crate::domain::fleet::trial::Failing;
 use crate::domain::source::Source;
+use crate::domain::time::BootTime;
 use crate::ingest::admission::Admission;
-use crate::ingest::intake::{EndCause, Intake, Refusal};
+use crate::ingest::intake::{EndCause, Intake};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 
@@ -35,6 +37,9 @@ const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A stream that lasted this long was a success: the next delay is a first one.
 const STEADY: Duration = Duration::from_secs(30);
+/// A camera whose connection was closed to open it anew may need so long to let go of the old session:
+/// what fails until then says nothing about the new address.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(15);
 
 /// Pulls a camera that stays where it is, see [`pull_following`].
 pub async fn pull(
@@ -74,6 +79,7 @@ async fn pull_for_ever(
     let clock = ports.clock.as_ref();
     let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
     let mut causes = Causes::default();
+    let mut closed_first: Option<BootTime> = None;
     while !shutdown.is_cancelled() {
         let began = clock.now().boot;
         let attempt = session::run(&mut sources, ports, shutdown);
@@ -86,17 +92,21 @@ async fn pull_for_ever(
         if steady {
             backoff.reset();
         }
-        match &outcome.end {
-            // Somebody else delivers the stream, or the box ends: no fault of the camera.
-            Ok(_) | Err(Fault::Refused(Refusal::AlreadyPublishing | Refusal::Unavailable(_))) => {}
-            Err(fault) if !steady => {
-                let key = sources.borrow().key.clone();
-                ports.intake.failed(&key, &fault.to_string());
-            }
-            Err(_) => {}
-        }
         if matches!(outcome.end, Ok(EndCause::Reopened)) {
+            if outcome.taken {
+                closed_first = Some(clock.now().boot);
+            }
             continue;
+        }
+        let now = clock.now().boot;
+        let lets_go = closed_first.is_some_and(|closed| now.since(closed) < LETS_GO_WITHIN);
+        if let Err(fault) = &outcome.end
+            && let Some(what) = fault.failing()
+            && !steady
+            && !(what == Failing::Pull && lets_go)
+        {
+            let key = sources.borrow().key.clone();
+            ports.intake.failed(&key, what, &fault.to_string());
         }
         let delay = backoff.next_delay(random_u64());
         causes.log(&outcome, delay);

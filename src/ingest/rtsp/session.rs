@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Step, Worth};
 use super::fault::Fault;
-use super::successor::{Beside, Event, Successor};
+use super::successor::{Beside, Event, Failed, Successor};
+use crate::domain::fleet::trial::Failing;
 use crate::domain::handover::{Handover, Output, Standing};
 use crate::domain::source::Source;
 use crate::ingest::admission::{Admission, LiveKey};
@@ -229,7 +230,7 @@ impl Pull<'_, '_> {
     fn take_successor(&mut self, event: Event) -> Done {
         let now = self.taken.ports.clock.now().boot;
         match event {
-            Event::Opened(Ok(())) => self.handover.begin(),
+            Event::Opened(Ok(())) => self.handover.begin(now),
             Event::Opened(Err(fault)) => return self.successor_failed(fault),
             Event::Retry => self.successor.retry(self.group),
             Event::Tick => self.handover.tick(now),
@@ -279,8 +280,12 @@ impl Pull<'_, '_> {
         let Some(current) = self.current.as_ref().map(Connection::source) else {
             return Some(Err(fault));
         };
-        self.taken.ports.intake.failed(&current.key, &fault.to_string());
-        if self.successor.failed(&fault, current) {
+        let failed = self.successor.failed(&fault, current);
+        if failed == Failed::ByItself {
+            let what = fault.failing().unwrap_or(Failing::Pull);
+            self.taken.ports.intake.failed(&current.key, what, &fault.to_string());
+        }
+        if failed == Failed::CloseFirst {
             tracing::warn!(%fault, "camera cannot be opened beside its old connection, which is closed first");
             return Some(Ok(EndCause::Reopened));
         }

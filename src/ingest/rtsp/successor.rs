@@ -24,6 +24,9 @@ const ATTEMPTS_SAME_PLACE_MAX: u32 = 2;
 const TICK: Duration = Duration::from_millis(200);
 /// Status of an address that the camera does not know.
 const NOT_FOUND: u16 = 404;
+/// Status of a camera that shows itself to nobody more: "not enough bandwidth" and "service unavailable"
+/// (RFC 2326, 11.3.10 and HTTP's).
+const NO_MORE: [u16; 2] = [453, 503];
 
 type Opening = Pin<Box<dyn Future<Output = Result<Connection, Fault>> + Send>>;
 
@@ -41,6 +44,17 @@ enum Phase {
     Opening(Opening),
     Waiting(Instant),
     Beside(Box<Beside>),
+}
+
+/// What an attempt that failed says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// The old connection must be closed first.
+    CloseFirst,
+    /// Perhaps only that one connection is too many: there is another attempt later.
+    Beside,
+    /// The new address or its credentials do not work: there is another attempt later.
+    ByItself,
 }
 
 /// A connection beside another.
@@ -91,10 +105,9 @@ impl Successor {
         }
     }
 
-    /// An attempt failed. Tells whether the old connection, to `current`, must be closed first;
-    /// else there is another attempt later.
-    pub(super) fn failed(&mut self, fault: &Fault, current: &Source) -> bool {
-        let Some(attempts) = &mut self.0 else { return false };
+    /// An attempt failed, beside the old connection to `current`.
+    pub(super) fn failed(&mut self, fault: &Fault, current: &Source) -> Failed {
+        let Some(attempts) = &mut self.0 else { return Failed::Beside };
         let delay = attempts.backoff.next_delay(random_u64());
         attempts.phase = Phase::Waiting(Instant::now() + delay);
         let place = |source: &Source| (source.url.host().to_owned(), source.url.port());
@@ -103,11 +116,17 @@ impl Successor {
         let allowed = match fault {
             // The address or password is wrong; nothing says that one connection is too many.
             Fault::Unauthorized | Fault::Status { status: NOT_FOUND, .. } => ATTEMPTS_MAX,
+            // The same camera under another name may say so too.
+            Fault::Status { status, .. } if NO_MORE.contains(status) => 1,
             Fault::Status { .. } if same_place => 1,
             _ if same_place => ATTEMPTS_SAME_PLACE_MAX,
             _ => ATTEMPTS_MAX,
         };
-        failures >= allowed
+        match allowed {
+            _ if failures >= allowed => Failed::CloseFirst,
+            ATTEMPTS_MAX => Failed::ByItself,
+            _ => Failed::Beside,
+        }
     }
 
     /// Begins another attempt.

@@ -15,6 +15,8 @@ use crate::ring::catalog::pushes::PushId;
 
 /// Without media for this long a live stream is not being recorded.
 const SILENT: Duration = Duration::from_secs(3);
+/// A camera that was closed to be opened anew delivers within this; else it does not deliver at all.
+const REOPENS_WITHIN: Duration = Duration::from_secs(15);
 
 impl Stage {
     /// Why something that is due is not recorded; `None`: all is well.
@@ -28,7 +30,7 @@ impl Stage {
             return match () {
                 () if !is_source && !self.programme.waits() && !self.programme.is_due() => None,
                 () if recorder.is_forbidden(&self.key, now) => Some(Missing::Forbidden),
-                () if is_source && self.reopens => Some(Missing::Reopened),
+                () if is_source && self.reopens(now) => Some(Missing::Reopened),
                 () if is_source => Some(Missing::Camera),
                 () if self.programme.waits() => Some(Missing::Interrupted),
                 () => Some(Missing::NotLive),
@@ -63,14 +65,18 @@ impl Stage {
         let was_due = self.feeder() == Some(feed) && self.programme.is_due();
         self.leave(recorder, feed, cause, now);
         if was_due {
-            self.reopens = true;
+            self.reopens = Some(now.at.boot);
             self.watch_gap(Some(Missing::Reopened), recorder, now);
         }
     }
 
+    fn reopens(&self, now: Moment) -> bool {
+        self.reopens.is_some_and(|since| now.at.boot.since(since) < REOPENS_WITHIN)
+    }
+
     /// A sample is kept: nothing is missing.
     pub(super) fn media_kept(&mut self, recorder: &Recorder, kept: Instant) {
-        (self.kept, self.reopens) = (Some(kept), false);
+        (self.kept, self.reopens) = (Some(kept), None);
         if self.due.is_missing() {
             let (key, catalog) = (&self.key, recorder.catalog());
             self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));

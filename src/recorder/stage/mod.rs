@@ -53,8 +53,8 @@ pub struct Stage {
     watch: StageWatch,
     /// When the last sample was kept.
     kept: Option<Instant>,
-    /// Its camera is being opened anew.
-    reopens: bool,
+    /// Since when its camera is being opened anew.
+    reopens: Option<BootTime>,
     /// No lane was free.
     full: bool,
     /// The session that ended last, until everything of it is durable for sure.
@@ -79,7 +79,7 @@ impl Stage {
             due: DueWatch::default(),
             watch: StageWatch::default(),
             kept: None,
-            reopens: false,
+            reopens: None,
             full: false,
             ended: None,
         }
@@ -307,7 +307,7 @@ impl Stage {
         recorder.end_later(expired.over, now);
         recorder.interrupt(expired.interrupted);
         let missing = self.missing(recorder, now, is_source);
-        if missing == Some(Missing::Camera) && !self.due.is_missing() {
+        if missing == Some(Missing::Camera) && self.due.cause() != missing {
             self.watch.pull_failed();
         }
         let of = (&self.key, self.feeder);

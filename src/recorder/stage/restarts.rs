@@ -69,8 +69,9 @@ impl Stage {
         let due = self.restarts.due.take_if(|due| now.at.boot >= due.at);
         let Some(Restart { disconnect, .. }) = due else { return false };
         self.restarts.last = Some(now.at.boot);
-        // A camera that is pulled has no say in when it comes back.
-        let is_pushed = feed.protocol == "rtmp";
+        // A camera that is pulled has no say in when it comes back, and a mixer beside the publisher is
+        // not what the key waits for.
+        let is_pushed = feed.protocol == "rtmp" && self.original == Some(feed.id);
         let stayed_away = recorder.service().load().drops.stayed_away(&self.key);
         if disconnect && is_pushed && !stayed_away {
             recorder.note_dropped(&self.key, now);
