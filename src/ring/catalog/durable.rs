@@ -103,10 +103,9 @@ impl CatalogState {
             finished: 0,
             statuses_changed: false,
             failed: Vec::new(),
-            gaps_entered: false,
         };
         work(&mut entry).map_err(RingError::catalog(what))?;
-        let Entry { finished, statuses_changed, failed, gaps_entered, .. } = entry;
+        let Entry { finished, statuses_changed, failed, .. } = entry;
         transaction.commit().map_err(RingError::catalog(what))?;
         if finished > 0 {
             self.news.notify_one();
@@ -117,9 +116,8 @@ impl CatalogState {
         for session in failed {
             self.tell_failure(session);
         }
-        if gaps_entered {
-            self.tell_ledgers();
-        }
+        // What else was entered since the last time is told with it: one flush for all.
+        self.tell_ledgers();
         Ok(())
     }
 }
@@ -135,7 +133,6 @@ pub(super) struct Entry<'a> {
     pub(super) statuses_changed: bool,
     /// Sessions of which the flash takes no more.
     failed: Vec<SessionId>,
-    gaps_entered: bool,
 }
 
 /// Where the fragments come from that are entered.
@@ -162,7 +159,6 @@ impl Entry<'_> {
                 if !has_gap(self.transaction, session.id, cause)? {
                     self.failed.push(session.id);
                 }
-                self.gaps_entered = true;
                 insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
             }
         }

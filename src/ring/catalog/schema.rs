@@ -132,7 +132,8 @@ CREATE INDEX gap_untold ON gap (id) WHERE told = 0 OR told = 1 AND until_ms IS N
 ALTER TABLE loss ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
 UPDATE loss SET told = 2;
 CREATE INDEX loss_untold ON loss (id) WHERE told = 0;
--- Events that fell out of the full outbox: how many, and between which numbers. file is 0 then.
+-- Events that fell out of the full outbox: how many, and between which numbers. file is 0 then. told
+-- is 3 if the fleet had them, or was never to have them.
 ALTER TABLE loss ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE loss ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE loss ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0;
@@ -144,6 +145,9 @@ ALTER TABLE file ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE upload_day (id INTEGER PRIMARY KEY CHECK (id = 0), day INTEGER, bytes INTEGER NOT NULL);
 -- The row was lost once: the target may have the file already.
 ALTER TABLE file ADD COLUMN maybe_there INTEGER NOT NULL DEFAULT 0;
+", "
+-- The few entries that grow are found among all.
+CREATE INDEX loss_of_events ON loss (told) WHERE events > 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

@@ -28,7 +28,8 @@ impl CatalogState {
         })
     }
 
-    /// Enters an interval of missing media into the gap ledger.
+    /// Enters an interval of missing media into the gap ledger. Told with what becomes durable next
+    /// ([`apply`](Self::apply)): flash that does not keep up must not be flushed for each of many.
     ///
     /// # Errors
     /// The database fails.
@@ -41,9 +42,7 @@ impl CatalogState {
     ) -> Result<(), RingError> {
         self.in_transaction("entering a gap", |transaction| {
             insert_gap(transaction, session, from, media_ms, cause)
-        })?;
-        self.tell_ledgers();
-        Ok(())
+        })
     }
 
     /// Whether a session is over and all of it is durable; one that nobody knows any more is.

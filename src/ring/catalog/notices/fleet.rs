@@ -62,7 +62,8 @@ impl CatalogState {
     }
 
     /// The broker of the fleet has acknowledged these events. Durable with the next group sync. Once
-    /// it takes any again, the fleet is told of those that fell out meanwhile.
+    /// it takes any again, the fleet is told of those that fell out meanwhile, durably: a number that
+    /// it may have seen is not given again.
     ///
     /// # Errors
     /// The database fails.
@@ -71,7 +72,7 @@ impl CatalogState {
         let now = self.clock.now().wall.unix;
         let desk = self.fleet_desk();
         let overflow = self.overflow(now).map_err(RingError::catalog(what))?;
-        self.in_transaction(what, |transaction| {
+        let keep = |transaction: &Transaction<'_>| {
             for seq in events {
                 transaction
                     .prepare_cached(
@@ -85,10 +86,12 @@ impl CatalogState {
                 enter_box_event(transaction, event, &desk)?;
             }
             Ok(())
-        })?;
-        if overflow.is_some() {
-            self.fleet_news.notify_one();
+        };
+        if overflow.is_none() {
+            return self.in_transaction(what, keep);
         }
+        self.durably(what, keep)?;
+        self.fleet_news.notify_one();
         Ok(())
     }
 
@@ -115,23 +118,14 @@ impl CatalogState {
             return;
         }
         let settled = self.in_transaction("forgetting what was for a fleet", |transaction| {
-            forget_fleet(transaction)
+            transaction.execute("DELETE FROM notice WHERE fleet = 1 AND state = ?1", [NOBODY])?;
+            transaction.execute("UPDATE notice SET fleet = 0 WHERE fleet = 1", [])?;
+            Ok(())
         });
         if let Err(problem) = settled {
             error!(%problem, "what was for a fleet stays in the outbox");
         }
     }
-}
-
-fn forget_fleet(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute("DELETE FROM notice WHERE fleet = 1 AND state = ?1", [NOBODY])?;
-    transaction.execute("UPDATE notice SET fleet = 0 WHERE fleet = 1", [])?;
-    transaction.execute(
-        "UPDATE gap SET told = 2 WHERE told = 0 OR told = 1 AND until_ms IS NOT NULL",
-        [],
-    )?;
-    transaction.execute("UPDATE loss SET told = 2 WHERE told = 0 AND events = 0", [])?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -140,10 +134,12 @@ mod tests {
 
     use super::*;
     use crate::domain::due::{GapEntry, Missing};
+    use crate::domain::ids::SessionId;
     use crate::domain::time::Instant;
     use crate::ring::catalog::notices::room::units_max;
     use crate::ring::catalog::notices::tests::{begin, note, open_unset, post, ready, receiver};
     use crate::ring::catalog::notices::{NoticeDesk, Reader, Verdict};
+    use crate::ring::fragment::SessionStart;
 
     /// The outbox of a box in a fleet, with a receiver of notices too or without.
     fn in_fleet(path: &Path, with_receiver: bool) -> CatalogState {
@@ -162,6 +158,30 @@ mod tests {
     fn readers(state: &CatalogState) -> Vec<(Reader, Reader)> {
         let rows = state.events_from(NoticeSeq(0), 100).expect("read");
         rows.iter().map(|row| (row.receiver, row.fleet)).collect()
+    }
+
+    /// Fills the outbox with rows in these states of their two readers; gives how many they are.
+    fn fill(state: &mut CatalogState, (receiver, fleet): (u8, u8)) -> u64 {
+        let most = units_max(&state.identity);
+        let transaction = state.db.transaction().expect("begun");
+        for seq in 1..=most {
+            let row = "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body,
+                       state, fleet)
+                       VALUES (?1, 'id' || ?1, 'd/live/c', 1, 0, '', '', '{}', ?2, ?3)";
+            let row = transaction.prepare_cached(row);
+            row.and_then(|mut row| row.execute(params![sql(seq), receiver, fleet])).expect("in");
+        }
+        transaction.commit().expect("committed");
+        most
+    }
+
+    /// How many events each entry of the ledger has, its first and its last.
+    fn losses(state: &CatalogState) -> Vec<(u64, u64, u64)> {
+        let text = "SELECT events, first_seq, last_seq FROM loss WHERE events > 0 ORDER BY id";
+        let mut query = state.db.prepare(text).expect("asked");
+        let rows = query
+            .query_map([], |row| Ok((unsql(row.get(0)?), unsql(row.get(1)?), unsql(row.get(2)?))));
+        rows.expect("asked").collect::<rusqlite::Result<_>>().expect("read")
     }
 
     #[test]
@@ -226,34 +246,92 @@ mod tests {
     fn what_overflows_is_one_entry_of_the_ledger_and_told_when_the_fleet_takes_again() {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = in_fleet(dir.path(), false);
-        let most = units_max(&state.identity);
-        let transaction = state.db.transaction().expect("begun");
-        for seq in 1..=most {
-            let row = "INSERT INTO notice (seq, id, stream, event_type, at_ms, url, key, body,
-                       state, fleet) VALUES (?1, 'id' || ?1, 'd/live/c', 1, 0, '', '', '{}', 4, 1)";
-            transaction.prepare_cached(row).and_then(|mut r| r.execute([sql(seq)])).expect("in");
-        }
-        transaction.commit().expect("committed");
+        let most = fill(&mut state, (NOBODY, 1));
         for push in 1..=3 {
             post(&mut state, begin("a", push));
         }
-        let losses = |state: &CatalogState| -> Vec<(u64, u64, u64)> {
-            let text = "SELECT events, first_seq, last_seq FROM loss ORDER BY id";
-            let mut query = state.db.prepare(text).expect("asked");
-            let rows = query.query_map([], |row| {
-                Ok((unsql(row.get(0)?), unsql(row.get(1)?), unsql(row.get(2)?)))
-            });
-            rows.expect("asked").collect::<rusqlite::Result<_>>().expect("read")
-        };
         assert_eq!(losses(&state), [(3, 1, 3)]);
         let events = for_fleet(&state);
         assert_eq!((events[0].0, events.len()), (4, 100));
+        state
+            .db
+            .execute_batch(
+                "CREATE TEMP TABLE entered (synchronous);
+                 CREATE TEMP TRIGGER watch AFTER INSERT ON notice BEGIN
+                 INSERT INTO entered SELECT synchronous FROM pragma_synchronous; END;",
+            )
+            .expect("watched");
         state.fleet_has(&[NoticeSeq(4)]).expect("kept");
+        let entered = "SELECT synchronous FROM entered";
+        let full: u32 = state.db.query_row(entered, [], |row| row.get(0)).expect("entered");
+        assert_eq!(full, 2, "what the fleet sees has its number for good");
         let last = state.events_for_fleet(NoticeSeq(most + 3), 9).expect("read");
         assert_eq!((last.len(), last[0].kind), (1, EventKind::Loss), "{last:?}");
         assert!(last[0].body.contains(r#""count":3"#), "{last:?}");
         // The one that was told made room for it, and a new overflow is a new entry.
         post(&mut state, begin("a", 4));
         assert_eq!(losses(&state), [(3, 1, 3), (1, 5, 5)]);
+    }
+
+    #[test]
+    fn what_overflows_and_the_fleet_has_is_one_entry_of_which_it_is_not_told() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = in_fleet(dir.path(), true);
+        let most = fill(&mut state, (0, 2));
+        for push in 1..=3 {
+            let seq = post(&mut state, begin("a", push)).expect("entered");
+            state.fleet_has(&[NoticeSeq(seq)]).expect("kept");
+        }
+        assert_eq!((losses(&state), for_fleet(&state)), (vec![(3, 1, 3)], vec![]));
+        // Beside it an entry of what the fleet misses grows and is told; that takes one more place.
+        state.db.execute("UPDATE notice SET fleet = 1 WHERE seq IN (4, 5)", []).expect("set");
+        post(&mut state, begin("a", 4));
+        post(&mut state, begin("a", 5));
+        assert_eq!(losses(&state), [(3, 1, 3), (2, 4, 5)]);
+        state.fleet_has(&[NoticeSeq(most + 4), NoticeSeq(most + 5)]).expect("kept");
+        assert_eq!(for_fleet(&state), [(most + 6, "loss")]);
+        assert_eq!(losses(&state), [(4, 1, 6), (2, 4, 5)]);
+    }
+
+    #[test]
+    fn a_box_that_joins_a_fleet_tells_it_nothing_of_the_time_before() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = open_unset(dir.path());
+        let alone = NoticeDesk { default: Some(receiver()), ..NoticeDesk::of_box("box-01") };
+        state.set_notice_desk(alone.clone());
+        fill(&mut state, (0, 0));
+        post(&mut state, begin("a", 1));
+        let (key, from) = ("d/live/cam".parse().expect("a key"), state.clock.now());
+        let begins = GapEntry::Begins { from, cause: Missing::Camera };
+        state.enter_watched_gap(&key, begins).expect("entered");
+        let file = "INSERT INTO loss (file, at_ms, media_ms, reason) VALUES (7, 0, 60, 'gone')";
+        state.db.execute(file, []).expect("entered");
+        state.tell_ledgers();
+        state.set_notice_desk(NoticeDesk { fleet: true, ..alone });
+        state.fleet_has(&[]).expect("kept");
+        assert_eq!(for_fleet(&state), []);
+        state.enter_watched_gap(&key, begins).expect("entered");
+        let kinds: Vec<&str> = for_fleet(&state).iter().map(|(_, kind)| *kind).collect();
+        assert_eq!(kinds, ["gap"], "from here on it is told");
+    }
+
+    #[test]
+    fn dropped_fragments_are_told_together_with_what_becomes_durable() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let mut state = in_fleet(dir.path(), false);
+        let session = SessionStart {
+            id: SessionId(1),
+            key: "d/live/cam".parse().expect("a key"),
+            boot_id: state.clock.boot_id(),
+            began: state.clock.now(),
+            protocol: "rtmp",
+            query: String::new(),
+        };
+        for _ in 0..3 {
+            state.enter_gap(&session, state.clock.now(), 500, "too slow").expect("entered");
+        }
+        assert_eq!(for_fleet(&state), [], "no flush for each of them");
+        state.apply(Vec::new()).expect("entered");
+        assert_eq!(for_fleet(&state), [(1, "gap"), (2, "gap"), (3, "gap")]);
     }
 }

@@ -1,6 +1,7 @@
 //! Events of the ledgers: told as a difference. An entry says what the fleet was told of it, which is
 //! brought up to date in the transaction that enters the events: a crash in between only delays them,
-//! and what recovery enters before anybody knows of a fleet is told too.
+//! and what recovery enters before anybody knows of a fleet is told too. Without a fleet an entry counts
+//! as told, so that a box which joins one tells it nothing of the time before.
 
 use rusqlite::{Row, Transaction, params};
 use tracing::error;
@@ -20,7 +21,8 @@ use crate::ring::catalog::rows::{sql, unsql};
 const TOLD_AT_ONCE: u32 = 64;
 
 impl CatalogState {
-    /// Tells the fleet what the ledgers have and it was not told. Durable if anything is told.
+    /// Tells the fleet what the ledgers have and it was not told. Durable if anything is told. What
+    /// can come in floods is entered without this, and told once by [`apply`](Self::apply).
     pub fn tell_ledgers(&mut self) {
         // Before the desk is set nobody knows whether there is a fleet.
         if self.notice_desk_set
@@ -32,11 +34,14 @@ impl CatalogState {
 
     fn try_tell_ledgers(&mut self) -> Result<(), RingError> {
         let what = "telling what the ledgers have";
-        while let Some(desk) = self.fleet_desk() {
+        let Some(desk) = self.fleet_desk() else {
+            return self.in_transaction(what, forget_ledgers);
+        };
+        loop {
             let gaps = self.untold_gaps().map_err(RingError::catalog(what))?;
             let losses = self.untold_losses().map_err(RingError::catalog(what))?;
             if gaps.is_empty() && losses.is_empty() {
-                break;
+                return Ok(());
             }
             self.durably(what, |transaction| {
                 for event in gaps.iter().chain(&losses) {
@@ -47,7 +52,6 @@ impl CatalogState {
             })?;
             self.notify_readers();
         }
-        Ok(())
     }
 
     fn untold_gaps(&self) -> rusqlite::Result<Vec<BoxEvent>> {
@@ -93,6 +97,17 @@ impl CatalogState {
         };
         query.query_map([TOLD_AT_ONCE], loss)?.collect()
     }
+}
+
+/// There is no fleet that is to be told.
+fn forget_ledgers(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE gap SET told = 2 WHERE told = 0 OR told = 1 AND until_ms IS NOT NULL",
+        )?
+        .execute([])?;
+    transaction.prepare_cached("UPDATE loss SET told = 2 WHERE told = 0")?.execute([])?;
+    Ok(())
 }
 
 fn mark_told(transaction: &Transaction<'_>, event: &BoxEvent) -> rusqlite::Result<()> {

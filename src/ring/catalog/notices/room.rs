@@ -1,6 +1,7 @@
 //! The outbox's budget of bytes, and what goes when it is used up: first what no reader waits for,
-//! the oldest first; then the oldest, which is entered in the ledger of losses. One entry grows as
-//! long as the fleet was not told of it, so that weeks without a link cost one row.
+//! the oldest first; then the oldest, which is entered in the ledger of losses. What the fleet had
+//! not got grows one entry until the fleet was told of it, so that weeks without a link cost one row.
+//! What it had, or was never to have, grows another, of which it is not told.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use tracing::error;
@@ -19,6 +20,8 @@ const UNIT_BYTES: u64 = 2_048;
 const BESIDE_BYTES: u64 = 256;
 /// Even the smallest ring holds so many units.
 const UNITS_MIN: u64 = 1_000;
+/// What the `told` column has of an overflow that the fleet has nothing to do with.
+const NOT_FOR_FLEET: u8 = 3;
 /// The history is cut at each so many rows.
 pub(super) const CUT_EVERY: u64 = 64;
 
@@ -66,43 +69,44 @@ pub(super) fn make_room(
 /// Lets the first go that is to go; `false`: there is none.
 fn drop_one(transaction: &Transaction<'_>, now: UnixMillis) -> rusqlite::Result<bool> {
     let first = |condition: &str| {
-        let text = format!("SELECT min(seq) FROM notice {condition}");
+        let text = format!("SELECT seq, fleet FROM notice {condition} ORDER BY seq LIMIT 1");
         transaction
             .prepare_cached(&text)?
-            .query_row([], |row| row.get::<_, Option<i64>>(0))
+            .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u8>(1)?)))
             .optional()
-            .map(Option::flatten)
     };
     let told = first("WHERE state NOT IN (0, 3) AND fleet <> 1")?;
     let waits = if told.is_none() { first("")? } else { None };
-    let Some(victim) = told.or(waits) else { return Ok(false) };
-    if waits.is_some() {
-        enter_overflow(transaction, victim, now)?;
+    let Some((victim, _)) = told.or(waits) else { return Ok(false) };
+    if let Some((_, fleet)) = waits {
+        enter_overflow(transaction, victim, fleet == 1, now)?;
     }
     transaction.prepare_cached("DELETE FROM notice WHERE seq = ?1")?.execute([victim])?;
     Ok(true)
 }
 
-/// A row that somebody waits for goes untold: that is a loss.
+/// A row that somebody waits for goes untold: that is a loss, of the fleet's too or not.
 fn enter_overflow(
     transaction: &Transaction<'_>,
     victim: i64,
+    of_fleet: bool,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
+    let told = if of_fleet { 0 } else { NOT_FOR_FLEET };
     let grown = transaction
         .prepare_cached(
             "UPDATE loss SET events = events + 1, last_seq = ?1, at_ms = ?2
-             WHERE told = 0 AND events > 0",
+             WHERE told = ?3 AND events > 0",
         )?
-        .execute(params![victim, now.0])?;
+        .execute(params![victim, now.0, told])?;
     if grown == 0 {
-        error!(seq = victim, "the outbox is full: events that nobody took are dropped");
+        error!(seq = victim, of_fleet, "the outbox is full: events that nobody took are dropped");
         transaction
             .prepare_cached(
-                "INSERT INTO loss (file, at_ms, media_ms, reason, events, first_seq, last_seq)
-                 VALUES (0, ?2, 0, 'the outbox was full', 1, ?1, ?1)",
+                "INSERT INTO loss (file, at_ms, media_ms, reason, told, events, first_seq, last_seq)
+                 VALUES (0, ?2, 0, 'the outbox was full', ?3, 1, ?1, ?1)",
             )?
-            .execute(params![victim, now.0])?;
+            .execute(params![victim, now.0, told])?;
     }
     Ok(())
 }
