@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::fleet::COMMANDS_WAITING_MAX;
 use crate::fleet::link::{LinkStatus, Standing};
 use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::FleetBox;
 use crate::fleet::topics::Topics;
-use crate::fleet::{COMMANDS_WAITING_MAX, PACKET_OVERHEAD_BYTES};
 use crate::wire::cloud::envelope;
 
 /// A command and where its answer goes.
@@ -54,27 +54,19 @@ impl Errand {
         topics: &Topics,
     ) -> Option<Message> {
         let topic = self.answer_to.clone().filter(|topic| topics.may_be_answered(topic))?;
-        let beside = topic.len() + self.correlation.as_ref().map_or(0, Bytes::len);
-        let room = standing.packet_bytes_max.saturating_sub(beside + PACKET_OVERHEAD_BYTES);
-        let body = if answer.len() <= room {
-            answer
-        } else {
-            let what = "the answer does not fit into a packet of the broker: ask for less";
-            envelope::error_answer("ResourceInsufficient", what, "")
-        };
         let properties = PublishProperties {
             content_type: Some(envelope::ANSWER_CONTENT_TYPE.to_owned()),
             correlation_data: self.correlation.clone(),
             ..PublishProperties::default()
         };
-        Some(Message {
-            topic,
-            qos: standing.qos,
-            retain: false,
-            payload: body.into(),
-            properties,
-            event: None,
-        })
+        let payload = answer.into();
+        let mut reply =
+            Message { topic, qos: standing.qos, retain: false, payload, properties, event: None };
+        if reply.packet_bytes_max() > standing.packet_bytes_max {
+            let what = "the answer does not fit into a packet of the broker: ask for less";
+            reply.payload = envelope::error_answer("ResourceInsufficient", what, "").into();
+        }
+        Some(reply)
     }
 }
 

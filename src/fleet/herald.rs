@@ -6,7 +6,6 @@
 //! broker does not take, or that is larger than what it takes, does not hold up the others: it is
 //! sent again later, and on the next connection.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,18 +18,15 @@ use tracing::warn;
 
 use crate::domain::log_pace::LogPace;
 use crate::domain::notice::NoticeSeq;
-use crate::fleet::PACKET_OVERHEAD_BYTES;
 use crate::fleet::link::{LinkStatus, Standing};
 use crate::fleet::outbound::{Message, Outbound};
 use crate::fleet::port::{FleetBox, OutgoingEvent};
 use crate::fleet::topics::Topics;
+use crate::fleet::until;
 use crate::platform::clock::Clock;
-use crate::platform::planted;
 
 /// Events on their way at the same time.
 pub(super) const EVENTS_IN_FLIGHT_MAX: usize = 8;
-/// A broker that does not acknowledge an event for so long is connected to anew.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 /// What the broker does not take is sent again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
@@ -98,8 +94,8 @@ struct Round {
     cursor: NoticeSeq,
     /// Whether there may be more behind it.
     more: bool,
-    /// On their way, with when they were sent.
-    on_their_way: VecDeque<(NoticeSeq, Instant)>,
+    /// On their way.
+    on_their_way: Vec<NoticeSeq>,
     /// There is something before the cursor that the broker did not take; it is sent again then.
     again_at: Option<Instant>,
     refusals: LogPace,
@@ -111,7 +107,7 @@ impl Round {
             standing,
             cursor: NoticeSeq(0),
             more: true,
-            on_their_way: VecDeque::new(),
+            on_their_way: Vec::new(),
             again_at: None,
             refusals: LogPace::default(),
         }
@@ -122,7 +118,6 @@ impl Round {
         while self.more && self.on_their_way.len() < EVENTS_IN_FLIGHT_MAX {
             self.send_some(by).await;
         }
-        let late = self.on_their_way.front().map(|(_, sent)| *sent + acknowledged_within());
         tokio::select! {
             first = acknowledged.recv() => if let Some(first) = first {
                 let rest = std::iter::from_fn(|| acknowledged.try_recv().ok());
@@ -132,12 +127,6 @@ impl Round {
             () = by.news.notified() => self.more = true,
             () = until(self.again_at) => {
                 (self.cursor, self.more, self.again_at) = (NoticeSeq(0), true, None);
-            }
-            () = until(late) => {
-                warn!("an event is not acknowledged: the link is made anew");
-                by.outbound.note_silence();
-                // The link is made anew soon, and this round is over then.
-                std::future::pending::<()>().await;
             }
         }
     }
@@ -149,16 +138,11 @@ impl Round {
         for OutgoingEvent { seq, kind, body } in events {
             self.cursor = seq;
             // Sent again: what was sent before may still be on its way.
-            if self.on_their_way.iter().any(|(event, _)| *event == seq) {
-                continue;
-            }
-            let topic = by.topics.event(kind);
-            if topic.len() + body.len() + PACKET_OVERHEAD_BYTES > self.standing.packet_bytes_max {
-                self.leave(by, seq, "it is larger than what the broker takes");
+            if self.on_their_way.contains(&seq) {
                 continue;
             }
             let message = Message {
-                topic,
+                topic: by.topics.event(kind),
                 qos: QoS::AtLeastOnce,
                 retain: false,
                 payload: body.into(),
@@ -168,19 +152,23 @@ impl Round {
                 },
                 event: Some(seq),
             };
+            if message.packet_bytes_max() > self.standing.packet_bytes_max {
+                self.leave(by, seq, "it is larger than what the broker takes");
+                continue;
+            }
             if !by.outbound.publish(self.standing.connection, message).await {
                 // The link is lost, which the status tells in a moment.
                 self.more = false;
                 return;
             }
-            self.on_their_way.push_back((seq, Instant::now()));
+            self.on_their_way.push(seq);
         }
     }
 
     async fn settle(&mut self, by: &Teller, acknowledged: &[Acknowledged]) {
         let of_ours = |one: &&Acknowledged| one.connection == self.standing.connection;
         let ours: Vec<&Acknowledged> = acknowledged.iter().filter(of_ours).collect();
-        self.on_their_way.retain(|(event, _)| !ours.iter().any(|one| one.event == *event));
+        self.on_their_way.retain(|event| !ours.iter().any(|one| one.event == *event));
         let taken: Vec<NoticeSeq> =
             ours.iter().filter(|one| one.taken).map(|one| one.event).collect();
         for one in ours.iter().filter(|one| !one.taken) {
@@ -197,17 +185,5 @@ impl Round {
         if let Some(held_back) = self.refusals.take(by.clock.now().boot) {
             warn!(seq = event.0, why, held_back, "an event stays in the outbox");
         }
-    }
-}
-
-fn acknowledged_within() -> Duration {
-    planted::number("EDGEREC_PLANT_ACK_S").map_or(ACKNOWLEDGED_WITHIN, Duration::from_secs)
-}
-
-/// Waits for a time; for ever if there is none.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

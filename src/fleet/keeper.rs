@@ -17,6 +17,7 @@ use crate::domain::service::layers::SentLayer;
 use crate::fleet::notebook::Notebook;
 use crate::fleet::port::{FleetBox, NotTaken};
 use crate::fleet::topics::Topics;
+use crate::fleet::until;
 use crate::platform::clock::Clock;
 
 /// Documents that were put off are asked for again after this time: whoever floods the topics must
@@ -131,13 +132,5 @@ impl Keeper {
             notes.refused = refused;
         });
         outcome
-    }
-}
-
-/// Waits for a time; for ever if there is none.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

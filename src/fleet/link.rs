@@ -32,15 +32,12 @@ use crate::fleet::notebook::Notebook;
 use crate::fleet::outbound::{Message, Outbound, Requested};
 use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;
-use crate::fleet::{IN_FLIGHT_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, tls};
+use crate::fleet::{IN_FLIGHT_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, tls, until};
 use crate::platform::clock::Clock;
 use crate::platform::random::random_u64;
 
 /// At shutdown the farewell has this long to go out and the broker to close.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
-
-/// What an answer has beside topic and payload, its correlation data included, generously.
-const ANSWER_OVERHEAD_BYTES: usize = 4_096;
 
 /// How the link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +86,7 @@ pub struct Link {
     /// What we are to listen to; there was no room for the request yet.
     to_subscribe: Vec<Filter>,
     /// Answers that a lost connection has not brought to the broker for sure.
-    to_say_again: VecDeque<Publish>,
+    to_say_again: VecDeque<Message>,
 }
 
 impl Link {
@@ -163,9 +160,13 @@ impl Link {
         };
         let mut ending = std::pin::pin!(ending);
         loop {
-            // A poll must not be cut off half way, so it is only at the very end.
+            // A poll must not be cut off half way, so it is only at the end of a connection.
             let polled = tokio::select! {
                 () = &mut ending => return None,
+                // What is on its way changes here only, between two polls.
+                () = until(self.outbound.late_at()) => {
+                    return Some(Lost::because("the broker does not acknowledge what it is sent"));
+                }
                 polled = AssertUnwindSafe(self.events.poll()).catch_unwind() => polled,
             };
             match polled {
@@ -183,9 +184,6 @@ impl Link {
                     error!("the MQTT library panicked; the connection is made anew");
                     return Some(Lost::because("the library panicked"));
                 }
-            }
-            if self.outbound.is_silent() {
-                return Some(Lost::because("the broker does not acknowledge what it is sent"));
             }
             self.subscribe();
             self.say_again();
@@ -267,9 +265,11 @@ impl Link {
             match request {
                 Request::Publish(publish) => {
                     if self.topics.is_answer(&publish.topic) {
-                        self.to_say_again.push_back(publish);
+                        self.to_say_again.push_back(answer_again(publish));
                     }
                 }
+                // It was the lost connection that was to end.
+                Request::Disconnect => {}
                 other => self.events.pending.push_back(other),
             }
         }
@@ -279,19 +279,15 @@ impl Link {
     /// takes less.
     fn say_again(&mut self) {
         let LinkStatus::Up(standing) = *self.status.borrow() else { return };
-        let bytes = |publish: &Publish| publish.topic.len() + publish.payload.len();
-        let room = standing.packet_bytes_max.saturating_sub(ANSWER_OVERHEAD_BYTES);
-        self.to_say_again.retain(|publish| bytes(publish) <= room);
-        while let Some(publish) = self.to_say_again.front() {
-            let message = Message {
-                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                qos: standing.qos,
-                retain: publish.retain,
-                payload: publish.payload.clone(),
-                properties: publish.properties.clone().unwrap_or_default(),
-                event: None,
-            };
-            if self.outbound.try_publish(self.connections, &message) != Requested::Yes {
+        let all = self.to_say_again.len();
+        self.to_say_again.retain(|answer| answer.packet_bytes_max() <= standing.packet_bytes_max);
+        let dropped = all - self.to_say_again.len();
+        if dropped > 0 {
+            warn!(dropped, "answers are larger than what the broker takes now, and are not said");
+        }
+        while let Some(answer) = self.to_say_again.front_mut() {
+            answer.qos = standing.qos;
+            if self.outbound.try_publish(self.connections, answer) != Requested::Yes {
                 return;
             }
             self.to_say_again.pop_front();
@@ -409,6 +405,18 @@ impl Link {
     }
 }
 
+/// An answer that a lost connection had, to be said on the next.
+fn answer_again(publish: Publish) -> Message {
+    Message {
+        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+        qos: publish.qos,
+        retain: publish.retain,
+        payload: publish.payload,
+        properties: publish.properties.unwrap_or_default(),
+        event: None,
+    }
+}
+
 /// The end of a connection, or of an attempt.
 struct Lost {
     why: String,
@@ -418,5 +426,122 @@ struct Lost {
 impl Lost {
     fn because(why: &str) -> Self {
         Lost { why: why.to_owned(), taken_over: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rumqttc::v5::MqttOptions;
+    use rumqttc::v5::mqttbytes::v5::PublishProperties;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::domain::fleet::document::Addressee;
+    use crate::platform::clock::SystemClock;
+
+    const REPLIES: &str = "edgerec/v1/venue/reply/7";
+
+    /// A link to a broker on a port of this machine.
+    fn link_to(port: u16, acknowledged_within: Duration) -> Link {
+        let us = Addressee { fleet: "venue".into(), box_id: "box-01".into() };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (client, events) = AsyncClient::new(MqttOptions::new("box", "127.0.0.1", port), 8);
+        let outbound = Arc::new(Outbound::new(client.clone(), acknowledged_within));
+        let presence = Presence::new(clock.boot_id(), 7);
+        Link::new(
+            (client, outbound, events),
+            (Arc::new(Topics::new(&us)), Arc::new(presence)),
+            (
+                mpsc::channel(1).0,
+                mpsc::channel(1).0,
+                mpsc::channel(1).0,
+                watch::channel(LinkStatus::Away).0,
+            ),
+            Arc::default(),
+            clock,
+        )
+    }
+
+    fn answer(payload_bytes: usize, correlation_bytes: usize) -> Message {
+        let correlation = Bytes::from(vec![b'c'; correlation_bytes]);
+        Message {
+            topic: REPLIES.into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            payload: vec![b'x'; payload_bytes].into(),
+            properties: PublishProperties {
+                correlation_data: Some(correlation),
+                ..PublishProperties::default()
+            },
+            event: None,
+        }
+    }
+
+    #[test]
+    fn what_a_lost_connection_had_is_not_left_to_the_next_but_for_answers() {
+        let mut link = link_to(1, Duration::from_secs(30));
+        link.outbound.open(1);
+        let online = Message { topic: link.topics.online.clone(), ..answer(9, 0) };
+        for message in [online, answer(900, 4)] {
+            assert_eq!(link.outbound.try_publish(1, &message), Requested::Yes);
+        }
+        link.outbound.try_disconnect();
+        link.take_back();
+        assert!(link.events.pending.is_empty(), "{:?}", link.events.pending);
+        assert_eq!(link.to_say_again.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_said_again_wherever_it_would_have_been_said_at_first() {
+        let mut link = link_to(1, Duration::from_secs(30));
+        link.to_say_again.extend([answer(900, 0), answer(600, 500), answer(900, 4)]);
+        link.connections = 1;
+        link.outbound.open(1);
+        let (connection, retains, qos) = (1, true, QoS::AtMostOnce);
+        let packet_bytes_max = answer(900, 4).packet_bytes_max();
+        assert!(packet_bytes_max < 1_100, "{packet_bytes_max}");
+        let standing = Standing { connection, packet_bytes_max, qos, retains };
+        link.status.send_replace(LinkStatus::Up(standing));
+        link.say_again();
+        assert!(link.to_say_again.is_empty());
+        link.events.clean();
+        let said = link.events.pending.iter().map(|request| match request {
+            Request::Publish(answer) => (answer.payload.len(), answer.qos),
+            other => panic!("{other:?} is no answer"),
+        });
+        let fits = (900, QoS::AtMostOnce);
+        assert_eq!(said.collect::<Vec<_>>(), [fits, fits], "the broker takes no more");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_acknowledges_no_answer_is_left() {
+        const SOON: Duration = Duration::from_secs(20);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let link = link_to(port, Duration::from_millis(50));
+        let (outbound, notebook) = (link.outbound.clone(), link.notebook.clone());
+        let mut status = link.status.subscribe();
+        let shutdown = CancellationToken::new();
+        // It greets whoever comes, reads on and says nothing more.
+        let broker = tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.expect("the box comes");
+            let mut read = [0; 1_024];
+            assert!(peer.read(&mut read).await.expect("a greeting") > 0);
+            peer.write_all(&[0x20, 3, 0, 0, 0]).await.expect("taken");
+            while peer.read(&mut read).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        let scene = async {
+            status.wait_for(|status| *status != LinkStatus::Away).await.expect("the link runs");
+            assert_eq!(outbound.try_publish(1, &answer(9, 0)), Requested::Yes);
+            let left = tokio::time::timeout(SOON, broker).await;
+            left.expect("the box leaves in time").expect("the broker saw nothing odd");
+            status.wait_for(|status| *status == LinkStatus::Away).await.expect("the link runs");
+            shutdown.cancel();
+        };
+        tokio::join!(link.run(shutdown.clone()), scene);
+        let why = notebook.read().last_loss.unwrap_or_default();
+        assert_eq!(why, "the broker does not acknowledge what it is sent");
     }
 }

@@ -24,10 +24,12 @@ mod topics;
 mod voice;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rumqttc::Transport;
 use rumqttc::v5::{AsyncClient, MqttOptions};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::domain::address::Address;
 use crate::domain::fleet::document::Addressee;
@@ -47,6 +49,7 @@ use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;
 use crate::fleet::voice::Voice;
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 use crate::platform::random::random_u64;
 
 /// Packets of more bytes are not taken; the broker is told so and keeps them.
@@ -62,9 +65,11 @@ const COMMANDS_WAITING_MAX: usize = 8;
 /// What a packet has beside topic and payload, generously.
 const PACKET_OVERHEAD_BYTES: usize = 128;
 /// A silent link is probed after this time, and given up after twice that.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// A connection must stand within this time, its TLS and MQTT greeting included, in seconds.
 const CONNECT_WITHIN_S: u64 = 20;
+/// A broker that does not acknowledge a message for so long is connected to anew.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the broker keeps what was sent to the box while it is away, in seconds.
 const SESSION_EXPIRY_S: u32 = 7_200;
 
@@ -139,7 +144,7 @@ impl Fleet {
         let (status_in, status) = watch::channel(LinkStatus::Away);
         // Those of a lost connection may still lie there.
         let (acknowledged_in, acknowledged) = mpsc::channel(2 * EVENTS_IN_FLIGHT_MAX);
-        let outbound = Arc::new(Outbound::new(client.clone()));
+        let outbound = Arc::new(Outbound::new(client.clone(), acknowledged_within()));
         let link = Link::new(
             (client.clone(), outbound.clone(), events),
             (topics.clone(), presence.clone()),
@@ -172,6 +177,18 @@ impl Fleet {
         };
         let voice = Voice::new((outbound, status), (topics, presence), notebook, us, clock);
         Ok(Fleet { link, keeper, errands, voice, herald })
+    }
+}
+
+fn acknowledged_within() -> Duration {
+    planted::number("EDGEREC_PLANT_ACK_S").map_or(ACKNOWLEDGED_WITHIN, Duration::from_secs)
+}
+
+/// Waits for a time; for ever if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,17 +5,23 @@
 //! link reads the notes as it is told of numbers. What was noted holds for one connection: the link
 //! takes back what a lost one had not sent or not had acknowledged, and what is worth it is asked
 //! for anew, in its order, with new numbers.
+//!
+//! When each was sent is noted too, whatever it tells: a broker that answers probes and acknowledges
+//! nothing would make the box mute once the library's table is full.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::domain::notice::NoticeSeq;
+use crate::fleet::PACKET_OVERHEAD_BYTES;
 
 /// A message to a topic.
 #[derive(Debug, Clone)]
@@ -27,6 +33,14 @@ pub(super) struct Message {
     pub(super) properties: PublishProperties,
     /// The event that it tells; the herald hears of its acknowledgement.
     pub(super) event: Option<NoticeSeq>,
+}
+
+impl Message {
+    /// How large its packet may be.
+    pub(super) fn packet_bytes_max(&self) -> usize {
+        let correlation = self.properties.correlation_data.as_ref().map_or(0, Bytes::len);
+        self.topic.len() + self.payload.len() + correlation + PACKET_OVERHEAD_BYTES
+    }
 }
 
 /// What became of a request.
@@ -43,6 +57,8 @@ pub(super) enum Requested {
 /// The way out.
 pub(super) struct Outbound {
     client: AsyncClient,
+    /// A message that is not acknowledged for so long is late.
+    acknowledged_within: Duration,
     notes: Mutex<Notes>,
     room: Notify,
 }
@@ -54,15 +70,21 @@ struct Notes {
     connection: Option<u64>,
     /// What each message tells that was requested and has no number yet.
     requested: VecDeque<Option<NoticeSeq>>,
-    /// Events that wait for their acknowledgement, by their numbers.
-    sent: Vec<(u16, NoticeSeq)>,
-    /// Acknowledgements do not come: the link is to be made anew.
-    silent: bool,
+    /// What waits for its acknowledgement, the oldest first.
+    sent: Vec<Sent>,
+}
+
+/// A message that waits for its acknowledgement.
+#[derive(Debug)]
+struct Sent {
+    number: u16,
+    event: Option<NoticeSeq>,
+    at: Instant,
 }
 
 impl Outbound {
-    pub(super) fn new(client: AsyncClient) -> Self {
-        Outbound { client, notes: Mutex::default(), room: Notify::new() }
+    pub(super) fn new(client: AsyncClient, acknowledged_within: Duration) -> Self {
+        Outbound { client, acknowledged_within, notes: Mutex::default(), room: Notify::new() }
     }
 
     /// Requests a message of a connection, and waits for room; `false`: it does not stand any more.
@@ -122,32 +144,25 @@ impl Outbound {
     /// The message that was requested first was sent under a number; 0 is none.
     pub(super) fn sent(&self, number: u16) {
         let mut notes = self.notes();
-        if let Some(Some(event)) = notes.requested.pop_front()
+        if let Some(event) = notes.requested.pop_front()
             && number != 0
         {
-            notes.sent.push((number, event));
+            notes.sent.push(Sent { number, event, at: Instant::now() });
         }
         drop(notes);
         self.room.notify_waiters();
     }
 
-    /// The broker acknowledges a number; gives the event that it was.
+    /// The broker acknowledges a number; gives the event, if it was one.
     pub(super) fn acknowledged(&self, number: u16) -> Option<NoticeSeq> {
         let mut notes = self.notes();
-        let place = notes.sent.iter().position(|(sent, _)| *sent == number)?;
-        Some(notes.sent.remove(place).1)
+        let place = notes.sent.iter().position(|sent| sent.number == number)?;
+        notes.sent.remove(place).event
     }
 
-    /// Acknowledgements do not come though they should have long ago. The link sees it at the next
-    /// thing that it sends or hears, a probe at the latest; if there is room, that is at once.
-    pub(super) fn note_silence(&self) {
-        self.notes().silent = true;
-        self.try_disconnect();
-    }
-
-    /// Whether the link is to be made anew.
-    pub(super) fn is_silent(&self) -> bool {
-        self.notes().silent
+    /// When the oldest message that is on its way is late; `None`: nothing is.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        self.notes().sent.first().map(|oldest| oldest.at + self.acknowledged_within)
     }
 
     /// Nothing panics while it holds the lock.
@@ -161,6 +176,8 @@ mod tests {
     use rumqttc::v5::MqttOptions;
 
     use super::*;
+
+    const LATE: Duration = Duration::from_secs(30);
 
     fn message(event: Option<u64>) -> Message {
         Message {
@@ -176,7 +193,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_is_of_the_message_that_had_its_turn() {
         let (client, _polled) = AsyncClient::new(MqttOptions::new("a", "localhost", 1), 8);
-        let outbound = Outbound::new(client);
+        let outbound = Outbound::new(client, LATE);
         assert_eq!(outbound.try_publish(1, &message(Some(7))), Requested::Away);
         outbound.open(1);
         for event in [Some(7), None, Some(8), Some(9)] {
@@ -185,10 +202,14 @@ mod tests {
         for number in [5, 6, 1] {
             outbound.sent(number);
         }
+        assert!(outbound.late_at().is_some());
         assert_eq!(outbound.acknowledged(6), None, "that was no event");
         assert_eq!(outbound.acknowledged(1), Some(NoticeSeq(8)));
         assert_eq!(outbound.acknowledged(5), Some(NoticeSeq(7)));
         assert_eq!(outbound.acknowledged(5), None, "once");
+        assert_eq!(outbound.late_at(), None);
+        outbound.sent(0);
+        assert_eq!(outbound.late_at(), None, "nobody acknowledges what has no number");
         outbound.close();
         outbound.open(2);
         assert_eq!(outbound.try_publish(1, &message(Some(7))), Requested::Away);
@@ -200,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_is_told_when_there_is_some_and_when_the_link_is_lost() {
         let (client, mut polled) = AsyncClient::new(MqttOptions::new("a", "localhost", 1), 1);
-        let outbound = Outbound::new(client);
+        let outbound = Outbound::new(client, LATE);
         outbound.open(1);
         assert!(outbound.publish(1, message(Some(7))).await);
         assert_eq!(outbound.try_publish(1, &message(Some(8))), Requested::Full);

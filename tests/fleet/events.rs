@@ -197,8 +197,7 @@ fn what_a_broker_does_not_acknowledge_and_forgets_is_told_to_the_next() {
     wait_until_told(&edge);
     relay.set(Mood::SwallowAcks);
     send(&edge, "three");
-    let noticed = "an event is not acknowledged";
-    wait_until(SOON, noticed, || edge.log().matches(noticed).count() == 2);
+    wait_until(SOON, said, || edge.log().matches(said).count() == 2);
     assert_eq!(relay.most_on_their_way(), AT_A_TIME);
 }
 
