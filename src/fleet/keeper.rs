@@ -1,6 +1,7 @@
 //! Takes documents one after the other, in the order in which they came. What could not be held
 //! while others were at work is asked for again: the broker keeps the newest.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ impl Keeper {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut put_off = 0;
         let mut ask_again: Option<Instant> = None;
-        let mut refusals = LogPace::default();
+        // One each, so that no layer hides what is wrong with the other.
+        let mut refusals = BTreeMap::new();
         loop {
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -97,7 +99,11 @@ impl Keeper {
         }
     }
 
-    async fn take(&self, Arrived { layer, bytes }: Arrived, refusals: &mut LogPace) -> Outcome {
+    async fn take(
+        &self,
+        Arrived { layer, bytes }: Arrived,
+        refusals: &mut BTreeMap<SentLayer, LogPace>,
+    ) -> Outcome {
         let taken = self.us.take(layer, bytes).await;
         let applied = self.us.applied(layer);
         let (outcome, refused) = match taken {
@@ -107,7 +113,8 @@ impl Keeper {
             }
             Ok(News::Again) => (Outcome::Unchanged, None),
             Err(NotTaken::Refused(refused)) => {
-                if let Some(held_back) = refusals.take(self.clock.now().boot) {
+                let pace = refusals.entry(layer).or_default();
+                if let Some(held_back) = pace.take(self.clock.now().boot) {
                     let (why, revision) = (refused.why.word(), refused.revision);
                     warn!(
                         ?layer,

@@ -47,9 +47,12 @@ impl State<'_> {
         let rules: serde_json::Map<String, Value> = self
             .layers
             .iter()
-            .map(|standing| match standing.layer {
-                SentLayer::Fleet => ("fleet".to_owned(), layer_value(&self.notes.fleet, standing)),
-                SentLayer::Box => ("box".to_owned(), layer_value(&self.notes.of_box, standing)),
+            .map(|standing| {
+                let notes = match standing.layer {
+                    SentLayer::Fleet => &self.notes.fleet,
+                    SentLayer::Box => &self.notes.of_box,
+                };
+                (standing.layer.word().to_owned(), layer_value(notes, standing))
             })
             .collect();
         let clock = match self.now.wall.quality {

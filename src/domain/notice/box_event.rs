@@ -2,6 +2,7 @@
 //! them, receivers of the cloud's notices never.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::domain::files::FileFormat;
 use crate::domain::fleet::refused::Refused;
@@ -122,7 +123,7 @@ impl BoxEvent {
     }
 
     /// The same however often this event is told; entered twice, it is told once. A document that
-    /// is refused for the same reason again, as one that the broker keeps is at each connection, is
+    /// is refused for the same reasons again, as one that the broker keeps is at each connection, is
     /// the same event.
     #[must_use]
     pub fn id(&self) -> String {
@@ -134,12 +135,15 @@ impl BoxEvent {
             }
             BoxNews::Loss(loss) => format!("{number}-{}", loss.number),
             BoxNews::Applied { layer, revision } => {
-                format!("{number}-{}-{revision}-applied-{}", layer_word(*layer), self.at.0)
+                format!("{number}-{}-{revision}-applied-{}", layer.word(), self.at.0)
             }
             BoxNews::Refused { layer, refused } => {
-                let (layer, why) = (layer_word(*layer), refused.why.word());
+                let (layer, why) = (layer.word(), refused.why.word());
                 let revision = refused.revision.map(|r| r.to_string()).unwrap_or_default();
-                format!("{number}-{layer}-{revision}-{why}")
+                let reasons = Sha256::digest(refused.told(REASONS_MAX).to_string());
+                let reasons: String =
+                    reasons[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{number}-{layer}-{revision}-{why}-{reasons}")
             }
         }
     }
@@ -165,13 +169,13 @@ impl BoxEvent {
                 "events": events_value(&loss.lost),
             }),
             BoxNews::Applied { layer, revision } => json!({
-                "layer": layer_word(*layer),
+                "layer": layer.word(),
                 "revision": revision,
                 "outcome": "applied",
                 "refused": null,
             }),
             BoxNews::Refused { layer, refused } => json!({
-                "layer": layer_word(*layer),
+                "layer": layer.word(),
                 "revision": refused.revision,
                 "outcome": "refused",
                 "refused": refused.told(REASONS_MAX),
@@ -181,13 +185,6 @@ impl BoxEvent {
         body["event_time"] = self.at.0.div_euclid(1_000).into();
         body["edgerec"] = ours(&self.id(), origin, seq);
         body.to_string()
-    }
-}
-
-fn layer_word(layer: SentLayer) -> &'static str {
-    match layer {
-        SentLayer::Fleet => "fleet",
-        SentLayer::Box => "box",
     }
 }
 
@@ -250,6 +247,16 @@ mod tests {
     fn the_same_refusal_is_the_same_event_and_no_longer_than_a_few_reasons() {
         let mut refused = Refused::new(Why::Malformed, Some(5), "rules[0]", "is wrong");
         (1..9).for_each(|number| refused.faults.add(format!("rules[{number}]"), "is wrong"));
+        let other = Refused::new(Why::Malformed, Some(5), "rules[0]", "is another");
+        let refused_for = |refused: &Refused| {
+            BoxEvent {
+                at: UnixMillis(0),
+                what: BoxNews::Refused { layer: SentLayer::Fleet, refused: refused.clone() },
+            }
+            .id()
+        };
+        assert_eq!(refused_for(&refused), refused_for(&refused));
+        assert_ne!(refused_for(&refused), refused_for(&other));
         let what = BoxNews::Refused { layer: SentLayer::Fleet, refused };
         let again = BoxEvent { at: UnixMillis(0), what: what.clone() };
         assert_eq!(again.id(), event(what.clone()).id());

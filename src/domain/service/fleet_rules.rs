@@ -227,7 +227,7 @@ impl Service {
             revision: set.revision,
             text: document.text.clone(),
         };
-        changes.put(Kind::FleetRules, layer_name(layer), &stored);
+        changes.put(Kind::FleetRules, layer.word(), &stored);
         let old = self.layers.table().clone();
         self.layers.set(layer, RuleSet::clone(&set), now, changes);
         let mut touched = Touched::between(&old, self.layers.table(), working);
@@ -243,7 +243,7 @@ impl Service {
         match &before {
             Some(before) => before.store(layer, changes),
             None if held.is_some_and(|held| held.before.is_some()) => {
-                changes.delete(Kind::FleetRulesBefore, layer_name(layer));
+                changes.delete(Kind::FleetRulesBefore, layer.word());
             }
             None => {}
         }
@@ -258,7 +258,7 @@ impl Service {
             && let Some(held) = self.fleet_rules.0.get_mut(&layer)
         {
             held.before = None;
-            changes.delete(Kind::FleetRulesBefore, layer_name(layer));
+            changes.delete(Kind::FleetRulesBefore, layer.word());
         }
     }
 
@@ -293,8 +293,8 @@ impl Service {
         self.fleet_rules.0.retain(|layer, held| {
             let ours = is_ours(*layer, &held.to);
             if !ours {
-                changes.delete(Kind::FleetRules, layer_name(*layer));
-                changes.delete(Kind::FleetRulesBefore, layer_name(*layer));
+                changes.delete(Kind::FleetRules, layer.word());
+                changes.delete(Kind::FleetRulesBefore, layer.word());
             }
             ours
         });
@@ -315,19 +315,12 @@ impl Before {
             moved: self.touched.moved.iter().map(ToString::to_string).collect(),
             went_back: self.went_back.as_ref().map(|faults| faults.iter().map(pair).collect()),
         };
-        changes.put(Kind::FleetRulesBefore, layer_name(layer), &stored);
-    }
-}
-
-fn layer_name(layer: SentLayer) -> &'static str {
-    match layer {
-        SentLayer::Fleet => "fleet",
-        SentLayer::Box => "box",
+        changes.put(Kind::FleetRulesBefore, layer.word(), &stored);
     }
 }
 
 fn named_layer(name: &str) -> Option<SentLayer> {
-    [SentLayer::Fleet, SentLayer::Box].into_iter().find(|layer| layer_name(*layer) == name)
+    [SentLayer::Fleet, SentLayer::Box].into_iter().find(|layer| layer.word() == name)
 }
 
 #[cfg(test)]

@@ -33,6 +33,17 @@ pub enum SentLayer {
     Box,
 }
 
+impl SentLayer {
+    /// What it is called where it is kept and told.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            SentLayer::Fleet => "fleet",
+            SentLayer::Box => "box",
+        }
+    }
+}
+
 impl From<SentLayer> for Layer {
     fn from(layer: SentLayer) -> Layer {
         match layer {
