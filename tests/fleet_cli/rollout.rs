@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::support::broker::free_addr;
+use super::support::camera::Camera;
 use super::support::edge_box::{BoxPlan, EdgeBox, binary};
 use super::support::media::Clip;
 use super::support::operator::Operator;
@@ -242,6 +244,56 @@ fn an_interrupted_rollout_says_how_to_go_on_and_goes_on() {
     scene.all_decide("new");
     assert_eq!(scene.operator.kept(&own), others);
     assert!(scene.desk.refused(2, &["rollout", &back, "--back"]).contains("no rollout of"));
+}
+
+/// It needs nobody for that: the box itself finds that the rules fail, and the fleet's decide again.
+#[test]
+fn a_canary_whose_camera_fails_goes_back_while_the_rollout_is_dead() {
+    let camera = Camera::start(4);
+    let with_camera = |revision, url: &str| {
+        let mut rules = rules(revision, if revision == 10 { "old" } else { "new" });
+        rules["sources"] = json!([{"DomainName": "cams", "AppName": "live",
+            "StreamName": "gate", "Url": url}]);
+        rules
+    };
+    let desk = Desk::new();
+    let mut operator = Operator::connect(desk.broker.addr());
+    let url = camera.url("/endless");
+    operator.send(TO_ALL, with_camera(10, url.as_str()).to_string());
+    let edge = plan(&desk, 1).start();
+    let scene = Scene { desk, operator, boxes: vec![edge] };
+    let state = "edgerec/v1/venue/box/box-01/state";
+    let recorded = |state: &Value| state["streams"][0]["decision"] == "record";
+    scene.operator.hear(SOON, state, "the camera is recorded", recorded);
+
+    let nowhere = format!("rtsp://{}/endless", free_addr());
+    let file = scene.desk.file("new.json", &with_camera(11, &nowhere));
+    let mut killed = scene.rollout(&file, &["--hold", "600"]);
+    scene.applied(1, "box", 1);
+    killed.kill();
+    let back = |state: &Value| {
+        let of_box = &state["rules"]["box"];
+        (&of_box["received"], &of_box["applied"]) == (&json!(1), &Value::Null)
+    };
+    let told = scene.operator.hear(WITHIN, state, "it goes back by itself", back);
+    let refused = &told["rules"]["box"]["refused"];
+    assert_eq!((&refused["why"], &refused["revision"]), (&json!("streams_fail"), &json!(1)));
+    let decided = || scene.boxes[0].cli_ok(&["explain", "cams/live/gate", "--json"]);
+    wait_until(SOON, "the fleet's rules decide", || {
+        let row: Value = serde_json::from_str(decided().trim()).expect("JSON");
+        (&row["template"], &row["layer"]) == (&json!("old"), &json!("fleet"))
+    });
+    assert_eq!(scene.operator.kept(TO_ALL)["revision"], 10, "nothing was published for all");
+
+    // Whoever comes later takes the rest back, and the box can try the next rules.
+    scene.desk.done(&["rollout", &file, "--back"]);
+    scene.applied(1, "box", 2);
+    scene.desk.file("new.json", &with_camera(13, url.as_str()));
+    let mut next = scene.rollout(&file, &["--hold", "1"]);
+    assert!(next.end_within(WITHIN).success(), "{}", next.log_tail());
+    let steps = scene.events("step");
+    assert_eq!(steps[steps.len() - 2]["boxes"], json!(["box-01"]), "{steps:#?}");
+    scene.applied(1, "fleet", 13);
 }
 
 #[test]

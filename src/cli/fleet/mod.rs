@@ -90,8 +90,9 @@ pub struct Rollout {
     /// Boxes must be well within so many seconds after they got it.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     within: u32,
-    /// And stay so for so many seconds before the next step.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    /// And stay so for so many seconds before the next step. A box goes back by itself from rules that
+    /// fail within 120 s: less does not wait for that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     hold: u32,
     /// Take back a rollout that was interrupted.
     #[arg(long)]

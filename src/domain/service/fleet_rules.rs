@@ -8,7 +8,9 @@
 //! A rule set that says something else about live streams is on trial ([`Trial`]): the one before it is
 //! kept until it has proved good. Where the box went back, that one is in force and kept on, until a
 //! higher revision comes; the revision that failed is not taken again. Both outlive a restart; the
-//! trial begins anew then.
+//! trial begins anew then. The first document for the box alone is on trial too: before it that layer
+//! said nothing, and the layers below decide again. A staged rollout gives such documents to the boxes
+//! that try its rules.
 //!
 //! [`Trial`]: crate::domain::fleet::trial::Trial
 
@@ -52,7 +54,8 @@ struct Good {
 /// What was in force before a rule set that is on trial, or was gone back from.
 #[derive(Debug, Clone)]
 struct Before {
-    good: Good,
+    /// `None`: the layer said nothing.
+    good: Option<Good>,
     /// Streams that worked before and about which the new one says something else.
     touched: Arc<Touched>,
     /// Why the box went back to it; `None`: the new one is on trial.
@@ -92,7 +95,8 @@ struct Stored {
 /// What was before it, as stored.
 #[derive(Serialize, Deserialize)]
 struct StoredBefore {
-    text: String,
+    /// `None`: the layer said nothing.
+    text: Option<String>,
     touched: Vec<String>,
     /// Those of them that are pulled from elsewhere; older versions did not store it.
     #[serde(default)]
@@ -112,14 +116,15 @@ impl Held {
     /// What is in force of the layer.
     fn in_force(&self) -> Option<&Good> {
         match &self.before {
-            Some(before) if before.went_back.is_some() => Some(&before.good),
+            Some(before) if before.went_back.is_some() => before.good.as_ref(),
             _ => self.good.as_ref(),
         }
     }
 
-    /// What a newer one would be gone back to.
-    fn proved(&self) -> Option<&Good> {
-        self.before.as_ref().map(|before| &before.good).or(self.good.as_ref())
+    /// What a newer one would be gone back to; `None` in it: the layer says nothing then.
+    fn proved(&self) -> Option<Option<&Good>> {
+        let before = self.before.as_ref().map(|before| before.good.as_ref());
+        before.or(self.good.as_ref().map(Some))
     }
 }
 
@@ -194,7 +199,8 @@ impl FleetRules {
         let layer = named_layer(key).ok_or("is of no layer")?;
         let stored: StoredBefore =
             serde_json::from_str(content).map_err(|error| error.to_string())?;
-        let good = Good::parse(stored.text).map_err(|faults| faults.to_string())?;
+        let good = stored.text.map(Good::parse).transpose();
+        let good = good.map_err(|faults| faults.to_string())?;
         let keys = |keys: &[String]| keys.iter().filter_map(|key| key.parse().ok()).collect();
         let touched = Touched { any: keys(&stored.touched), moved: keys(&stored.moved) };
         let went_back = stored.went_back.map(|reasons| {
@@ -211,7 +217,7 @@ impl FleetRules {
 impl Service {
     /// Takes a document, which must be newer than what the box has ([`FleetRules::judge`]). It is on
     /// trial if it says something else about one of the streams that work now (`working`), and the
-    /// box has something to go back to.
+    /// box has something to go back to: for its own layer that may be nothing.
     pub fn take_document(
         &mut self,
         document: &Document,
@@ -237,9 +243,13 @@ impl Service {
         if let Some(trial) = on_trial {
             touched.extend(&trial.touched);
         }
-        let proved = held.and_then(Held::proved).filter(|_| !touched.any.is_empty()).cloned();
-        let before =
-            proved.map(|good| Before { good, touched: Arc::new(touched), went_back: None });
+        let nothing = (layer == SentLayer::Box).then_some(None);
+        let proved = held.map_or(nothing, Held::proved).filter(|_| !touched.any.is_empty());
+        let before = proved.map(|good| Before {
+            good: good.cloned(),
+            touched: Arc::new(touched),
+            went_back: None,
+        });
         match &before {
             Some(before) => before.store(layer, changes),
             None if held.is_some_and(|held| held.before.is_some()) => {
@@ -279,7 +289,8 @@ impl Service {
         let Some(before) = held.and_then(|held| held.before.as_mut()) else { return };
         before.went_back = Some(reasons);
         before.store(layer, changes);
-        let set = RuleSet { apply: Apply::default(), ..RuleSet::clone(&before.good.set) };
+        let Some(good) = &before.good else { return self.layers.clear(layer) };
+        let set = RuleSet { apply: Apply::default(), ..RuleSet::clone(&good.set) };
         self.layers.set(layer, set, now, changes);
     }
 
@@ -310,7 +321,7 @@ impl Before {
     fn store(&self, layer: SentLayer, changes: &mut Changes) {
         let pair = |fault: &Fault| (fault.place.clone(), fault.what.clone());
         let stored = StoredBefore {
-            text: self.good.text.as_ref().to_owned(),
+            text: self.good.as_ref().map(|good| good.text.as_ref().to_owned()),
             touched: self.touched.any.iter().map(ToString::to_string).collect(),
             moved: self.touched.moved.iter().map(ToString::to_string).collect(),
             went_back: self.went_back.as_ref().map(|faults| faults.iter().map(pair).collect()),
@@ -615,6 +626,34 @@ mod tests {
         rig.restart(&us());
         assert_eq!(rig.applied(layer), Some(5));
         assert!(!rig.entries.contains_key(&(Kind::FleetRulesBefore, "fleet".to_owned())));
+    }
+
+    /// As a box that tries a rollout's rules has it.
+    #[test]
+    fn from_its_first_own_document_the_box_goes_back_to_the_layers_below() {
+        let mut rig = Rig::default();
+        rig.deliver(SentLayer::Fleet, &good(SentLayer::Fleet, 8)).expect("newer");
+        let (layer, below) = (SentLayer::Box, rig.table());
+        for revision in [1, 2] {
+            rig.deliver(layer, &good(layer, revision)).expect("newer");
+            rig.restart(&us());
+            assert_eq!(rig.applied(layer), Some(revision));
+            assert!(rig.service.fleet_rules.on_trial(layer).is_some(), "over a restart too");
+            rig.end_trial(layer, false);
+            for _ in 0..2 {
+                assert_eq!((rig.applied(layer), rig.revisions()[1]), (None, Some(revision)));
+                assert_eq!(rig.table(), below);
+                let told = rig.service.fleet_rules.went_back(layer).expect("it went back");
+                assert_eq!((told.why, told.revision), (Why::StreamsFail, Some(revision)));
+                assert_eq!(rig.deliver(layer, &good(layer, revision)), Ok(News::Again));
+                rig.restart(&us());
+            }
+        }
+        rig.deliver(layer, &good(layer, 3)).expect("newer");
+        rig.end_trial(layer, true);
+        rig.deliver(layer, &good(layer, 4)).expect("newer");
+        rig.end_trial(layer, false);
+        assert_eq!(rig.applied(layer), Some(3), "by now it has proved one");
     }
 
     #[test]

@@ -107,6 +107,13 @@ impl Layers {
         self.lay();
     }
 
+    /// Takes a layer's rule set away, at once; its names keep their numbers.
+    pub(super) fn clear(&mut self, layer: SentLayer) {
+        self.apply = Apply::default();
+        self.sent.remove(&layer);
+        self.lay();
+    }
+
     /// Closes the local layer for the life of the process: it counts for nothing, is not shown and
     /// cannot be changed. What is stored of it stays.
     pub fn close_local(&mut self) {
