@@ -29,8 +29,11 @@ pub(super) struct Lane {
     pub(super) from: Side,
     /// What is added to times of that side.
     pub(super) shift: i64,
-    /// The dts that went out last, and the step to it.
+    /// The dts that went out last.
     pub(super) last: Option<i64>,
+    /// The step to it, and the shorter of that and the one before: a unit that is missing makes a long
+    /// one.
+    pub(super) last_step: i64,
     pub(super) step: i64,
     /// It has just changed sides: what the other side brought already does not go out again.
     pub(super) joins: bool,
@@ -46,6 +49,7 @@ impl Lane {
             from: Side::Current,
             shift: 0,
             last: None,
+            last_step: 0,
             step: 0,
             joins: false,
         }
@@ -61,7 +65,7 @@ impl Lane {
         self.id == track.id && self.is_coded_as(track)
     }
 
-    /// Half a step, for times that were rounded on their way.
+    /// Half a step between two units, for times that were rounded on their way.
     pub(super) fn half_step(&self) -> i64 {
         self.step / 2
     }
@@ -91,7 +95,9 @@ impl Lane {
         if let Some(step) = self.last.map(|last| dts.saturating_sub(last)).filter(|step| *step > 0)
         {
             // A pause is no step: sound and pictures of one stream have steps far below a second.
-            self.step = step.min(i64::from(self.timescale));
+            let step = step.min(i64::from(self.timescale));
+            self.step = if self.last_step == 0 { step } else { step.min(self.last_step) };
+            self.last_step = step;
         }
         self.last = Some(self.last.map_or(dts, |last| last.max(dts)));
     }

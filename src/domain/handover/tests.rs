@@ -239,6 +239,23 @@ fn what_the_current_one_lost_is_not_put_in_behind_what_came_after_it() {
     assert!(times.windows(2).all(|two| two[0] < two[1]), "{times:?}");
 }
 
+/// Found by the property above: the step over the sound that the current one had lost was taken for that
+/// of the sound, and the next unit for one that had come.
+#[test]
+fn sound_that_the_current_one_lost_costs_no_other() {
+    let made = made(400, 0);
+    let connection = |from_ms, way_ms, origin_ms, lost| {
+        Connection { from_ms, way_ms, origin_ms, lost, pictures_off: 0 }.brings(&made)
+    };
+    let current = connection(0, [318, 548], 0, Some(171));
+    let (out, _) = run(&current, &connection(2_000, [617, 0], 5_000, None), None);
+    let sent: Vec<Sample> = made.iter().map(|(_, sample)| sample.clone()).collect();
+    let (sent, out) = (of(AUDIO, &sent), of(AUDIO, &out));
+    let came = |unit: &&Sample| out.iter().any(|sample| sample.data == unit.data);
+    let missing: Vec<i64> = sent.iter().filter(|unit| !came(unit)).map(|unit| unit.dts).collect();
+    assert_eq!(missing, [111 * FRAME]);
+}
+
 #[test]
 fn other_encoders_are_joined_by_the_senders_clocks() {
     let (made, other) = (made(400, 0), made(400, 1));
