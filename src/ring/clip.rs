@@ -259,7 +259,7 @@ fn clip_error(scanner: &Scanner<'_>, fragment: u32, what: &'static str) -> ClipE
 }
 
 /// What a scanner found wrong in a slot: only unreadable (try again), or damaged.
-fn ring_error(
+pub(super) fn ring_error(
     scanner: &Scanner<'_>,
     slot: SlotIndex,
     offset: u64,
