@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgerec::domain::eviction::OnFull;
 use edgerec::domain::files::FileFormat;
-use edgerec::domain::ids::{BootId, TaskId};
+use edgerec::domain::ids::{BootId, SlotIndex, TaskId};
 use edgerec::domain::matching::{Layer, RuleTable};
 use edgerec::domain::rule_set::{Apply, ApplyMode, RuleSet};
 use edgerec::domain::sample::{Codec, Sample, Shape, Track, TrackId};
@@ -34,7 +34,7 @@ use edgerec::ring::catalog::open::FileState;
 use edgerec::ring::catalog::pushes::PushId;
 use edgerec::ring::clip::RingClip;
 use edgerec::ring::handle::{Ring, RingSettings, RingThreads};
-use edgerec::ring::identity::RingIdentity;
+use edgerec::ring::identity::{RingIdentity, slot_path};
 
 const SLOT_BYTES: u64 = 1 << 20;
 const BOOT: BootId = BootId([1; 16]);
@@ -58,7 +58,7 @@ struct Rig {
     next: u64,
     first: u64,
     ids: u64,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn table(template: &str) -> RuleTable {
@@ -109,7 +109,7 @@ impl Rig {
             next: 0,
             first: 0,
             ids: 0,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -294,6 +294,23 @@ impl Rig {
             assert!(StdInstant::now() < deadline, "not {count} files of the task: {files:#?}");
             std::thread::yield_now();
         }
+    }
+
+    /// Damages the fragment that has a sample.
+    fn damage(&self, number: u64) {
+        let mut wanted = number.to_be_bytes().to_vec();
+        wanted.resize(2_000, 0);
+        let find = |bytes: &[u8]| bytes.windows(wanted.len()).position(|seen| seen == wanted);
+        for slot in 0..32 {
+            let path = slot_path(self.dir.path(), SlotIndex(slot));
+            let Ok(mut bytes) = std::fs::read(&path) else { continue };
+            let Some(sample) = find(&bytes) else { continue };
+            let moof = bytes[..sample].windows(4).rposition(|seen| seen == b"moof");
+            bytes[moof.expect("before its media")] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+            return;
+        }
+        panic!("sample {number} is in no slot");
     }
 
     /// The numbers of the samples in a file, in order.
@@ -512,6 +529,26 @@ fn a_window_that_is_past_is_served_from_the_ring_once() {
     let samples = rig.samples(&files[0]);
     assert_eq!(samples.first(), Some(&125));
     assert!((225..=250).contains(samples.last().expect("some")), "{samples:?}");
+}
+
+#[test]
+fn a_past_window_with_damage_in_it_is_served_but_for_what_is_damaged() {
+    let mut rig = Rig::new(RECORD);
+    rig.begin();
+    rig.send(900);
+    rig.drop_stream();
+    rig.all_finished();
+    rig.damage(250);
+    rig.next = 1_000;
+    let task = rig.ask(Rig::wish(5_000, 29_000, &[FileFormat::Mp4]));
+    rig.tick_at(moment(60_000));
+    rig.tick_at(moment(90_000));
+    let files = rig.all_finished();
+    let of_task = files.iter().filter(|file| file.task_id.as_ref() == Some(&task.shown()));
+    let samples: Vec<u64> = of_task.flat_map(|file| rig.samples(file)).collect();
+    assert!(range(125, 250).iter().all(|number| samples.contains(number)), "{samples:?}");
+    assert!(!samples.contains(&250) && samples.contains(&700), "{samples:?}");
+    assert!(samples.is_sorted());
 }
 
 #[test]

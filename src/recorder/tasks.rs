@@ -78,6 +78,8 @@ impl Recorder {
         let id = start.id;
         let until = self.ring.catalog.call_blocking(move |state| state.recorded_until(id))?;
         if begun.is_none() && task.is_of_the_past() && until.is_some() {
+            // An attempt that failed half way may have left it open.
+            self.end_later(vec![id], now);
             return Ok(None);
         }
         let stage = self.stage(&key);

@@ -16,8 +16,8 @@ use crate::ring::slots::Slots;
 /// A fragment up to this size is checked and served from memory; a larger one is checked in
 /// pieces and read from flash again.
 const CACHED_FRAGMENT_BYTES_MAX: usize = 3 << 20;
-/// Piece in which large fragments are checked.
-const CHECK_PIECE_BYTES: usize = 256 << 10;
+/// Piece in which fragments are read; the writer may go first before each.
+const READ_PIECE_BYTES: usize = 256 << 10;
 
 /// Which slots are being read. A leased slot is not reused.
 #[derive(Debug, Default)]
@@ -168,12 +168,17 @@ impl RingClip {
             span.file.read_exact_at(buf, at).map_err(|source| ClipError::Read { fragment, source })
         };
         bytes.resize(kept, 0);
-        read(&mut bytes, offset)?;
+        let mut at = 0;
+        for piece in bytes.chunks_mut(READ_PIECE_BYTES) {
+            self.slots.way.give_way();
+            read(piece, offset + at as u64)?;
+            at += piece.len();
+        }
         let mut crc = crc32c::crc32c(&bytes);
-        let mut at = kept;
-        let mut piece = vec![0; CHECK_PIECE_BYTES.min(media - kept)];
+        let mut piece = vec![0; READ_PIECE_BYTES.min(media - kept)];
         while at < media {
             let len = piece.len().min(media - at);
+            self.slots.way.give_way();
             read(&mut piece[..len], offset + at as u64)?;
             crc = crc32c::crc32c_append(crc, &piece[..len]);
             at += len;
@@ -204,6 +209,7 @@ impl ClipSource for RingClip {
             return Ok(cached.bytes[..cached.moof_bytes].to_vec());
         }
         drop(cache);
+        self.slots.way.give_way();
         let (span, offset) = self.locate(fragment)?;
         let scanner = self.scanner(span);
         let found = scanner
@@ -259,7 +265,7 @@ fn clip_error(scanner: &Scanner<'_>, fragment: u32, what: &'static str) -> ClipE
 }
 
 /// What a scanner found wrong in a slot: only unreadable (try again), or damaged.
-fn ring_error(
+pub(super) fn ring_error(
     scanner: &Scanner<'_>,
     slot: SlotIndex,
     offset: u64,

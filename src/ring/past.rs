@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::domain::ids::{FragmentSequence, SessionId};
 use crate::domain::recording::{Boundary, Recording};
 use crate::domain::stream_key::StreamKey;
@@ -12,6 +14,7 @@ use crate::ring::catalog::clips::RangeSegment;
 use crate::ring::catalog::durable::DurableFragment;
 use crate::ring::catalog::open::RecordingStart;
 use crate::ring::catalog::recover::segment_start;
+use crate::ring::clip::ring_error;
 use crate::ring::fragment::SegmentStart;
 use crate::ring::handle::Ring;
 use crate::ring::layout::{Seal, SealRecording};
@@ -72,7 +75,7 @@ impl Ring {
     /// last durable fragment is older than the time. Blocks on flash.
     ///
     /// # Errors
-    /// A slot or the catalog cannot be read. What was entered until then stays.
+    /// A slot or the catalog cannot be read, or not now. What was entered until then stays.
     pub fn record_past(
         &self,
         key: &StreamKey,
@@ -113,7 +116,8 @@ impl Ring {
         Ok(PastEnd { recording: walk.recording, last: walk.last })
     }
 
-    /// Gives each fragment of the segments to `take`, in order, with its place, until it has enough.
+    /// Gives each fragment of the segments to `take`, in order, with its place, until it has enough. What
+    /// is behind damage in a segment is left out.
     fn each_fragment(
         &self,
         segments: &[RangeSegment],
@@ -124,15 +128,29 @@ impl Ring {
             let slot = span.slot();
             let file = self.slots.open(slot, Open::Read)?;
             let scanner = Scanner::new(&*file, self.identity.slot_bytes, Depth::Seals);
-            let Some(segment) = scanner.segment_start(span.segment_offset, span.place) else {
+            let segment = scanner.segment_start(span.segment_offset, span.place);
+            let missing = |offset, what| match ring_error(&scanner, slot, offset, what) {
+                damage @ RingError::Damaged { .. } => {
+                    warn!(%damage, "recording goes on behind it");
+                    Ok(())
+                }
+                unreadable => Err(unreadable),
+            };
+            let Some(segment) = segment else {
+                missing(span.segment_offset, "no such segment")?;
                 continue;
             };
             let shared = Arc::new(segment_start(&segment.header));
             let mut offset = span.start;
             while offset < span.end {
-                let fragment = scanner
-                    .fragment(offset, span.place, &segment)
-                    .map_err(|what| RingError::Damaged { slot, offset, what })?;
+                let fragment = match scanner.fragment(offset, span.place, &segment) {
+                    Ok(fragment) => fragment,
+                    // Where the next one begins is not known.
+                    Err(what) => {
+                        missing(offset, what)?;
+                        break;
+                    }
+                };
                 if fragment.seal.first_arrival.wall.unix.0 > until_ms {
                     return Ok(());
                 }

@@ -7,12 +7,15 @@ use crate::domain::ids::SlotIndex;
 use crate::platform::flash::{Flash, FlashFile, Open};
 use crate::ring::RingError;
 use crate::ring::identity::{RingIdentity, slot_path};
+use crate::ring::right_of_way::RightOfWay;
 
 /// The slots of one ring.
 #[derive(Clone)]
 pub struct Slots {
     flash: Arc<dyn Flash>,
     path: PathBuf,
+    /// Who may use the flash: the writer first.
+    pub way: Arc<RightOfWay>,
     /// The ring's identity and shape.
     pub identity: Arc<RingIdentity>,
 }
@@ -21,7 +24,7 @@ impl Slots {
     /// The slots of the ring at `path`.
     #[must_use]
     pub fn new(flash: Arc<dyn Flash>, path: PathBuf, identity: Arc<RingIdentity>) -> Self {
-        Slots { flash, path, identity }
+        Slots { flash, path, way: Arc::default(), identity }
     }
 
     /// Opens a slot for reading, or for reading and writing.

@@ -166,6 +166,7 @@ impl Writer {
         // A crash left the slots of all its streams open, and some streams never come back.
         self.close_idle();
         let mut stopping_since = StdInstant::now();
+        let way = self.slots.way.clone();
         loop {
             self.lanes.meters.round();
             while planted::hangs("writer") {
@@ -174,11 +175,13 @@ impl Writer {
             let stop = self.desk.state().stop;
             self.opened.extend(self.lanes.take_opened());
             self.ask_for_slots();
+            let taken = way.take();
             self.drain_lanes();
             let due = self.last_sync.elapsed() >= self.sync_interval;
             if (due || stop) && (self.dirty || !self.pending.is_empty()) {
                 self.sync();
             }
+            drop(taken);
             if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
                 break;
             }

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod camera;
 pub mod chance;
 pub mod cloud_api;
+pub mod disk_export;
 pub mod edge_box;
 pub mod fake_vod;
 pub mod ffmpeg;
@@ -34,6 +35,7 @@ pub mod recorded_ring;
 pub mod relay;
 pub mod s3_server;
 pub mod sdk;
+pub mod slow_disk;
 pub mod units;
 pub mod wait;
 

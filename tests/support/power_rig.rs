@@ -10,7 +10,7 @@
 //! 3. [`PowerRig::stop`] gives the [`PowerLog`]; [`PowerLog::replay`] rebuilds the disk at each cut,
 //!    mounts it and lets the caller recover and check.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -22,9 +22,9 @@ use tempfile::TempDir;
 
 use super::block_log::{BlockLog, Cache};
 use super::chance::Chance;
+use super::disk_export::{EXPORT, export};
 use super::mounts::{Mounted, enter_mount_namespace, make_file};
-use super::process::{Process, Stdout, run_ok};
-use super::wait::wait_until;
+use super::process::{Process, run_ok};
 use super::{scratch, tool};
 
 const BEACON_MAGIC: [u8; 8] = *b"edgebcon";
@@ -65,13 +65,8 @@ impl PowerRig {
         );
         copy_sparse(&at("disk.img"), &at("empty.img"));
         make_file(&at("log.img"), LOG_BYTES);
-        make_file(&at("export"), 0);
-        let mut daemon = start_daemon(dir.path());
-        wait_until(Duration::from_secs(10), "qemu-storage-daemon exports the disk", || {
-            assert!(daemon.is_running(), "qemu-storage-daemon ended:\n{}", daemon.log_tail());
-            fs::metadata(at("export")).is_ok_and(|file| file.len() == image_bytes)
-        });
-        let mounted = Mounted::new(&at("export"), &at("mnt"));
+        let daemon = start_daemon(dir.path(), image_bytes);
+        let mounted = Mounted::new(&at(EXPORT), &at("mnt"));
         PowerRig { beacons: None, mounted, daemon, dir, image_bytes }
     }
 
@@ -83,7 +78,7 @@ impl PowerRig {
     /// Starts the beacons. `sent_ms` says what each sender has sent so far, in milliseconds of
     /// media time.
     pub fn start_beacons(&mut self, sent_ms: impl Fn() -> Vec<i64> + Send + 'static) {
-        let device = File::options().write(true).open(self.dir.path().join("export"));
+        let device = File::options().write(true).open(self.dir.path().join(EXPORT));
         let device = device.expect("the export opens for writing");
         let offset = self.image_bytes - BEACON_BYTES;
         let began = Instant::now();
@@ -275,21 +270,19 @@ impl Drop for BeaconThread {
     }
 }
 
-fn start_daemon(dir: &Path) -> Process {
+fn start_daemon(dir: &Path, image_bytes: u64) -> Process {
     let at = |file: &str| dir.join(file).to_string_lossy().into_owned();
-    let mut command = Command::new(tool("qemu-storage-daemon"));
     // The host's own disk needs no flush: what counts is the log.
-    let disk = format!("driver=file,node-name=disk,cache.no-flush=on,filename={}", at("disk.img"));
-    let log = format!("driver=file,node-name=log,cache.no-flush=on,filename={}", at("log.img"));
-    let logged = format!(
-        "driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size={LOG_SECTOR_BYTES}"
-    );
-    command.args(["--blockdev", &disk, "--blockdev", &log, "--blockdev", &logged, "--export"]);
-    command.arg(format!(
-        "type=fuse,id=export,node-name=logged,mountpoint={},writable=on,growable=off",
-        at("export")
-    ));
-    Process::start(&command, "qemu-storage-daemon", &dir.join("qemu.log"), Stdout::Log)
+    let nodes = [
+        format!("driver=file,node-name=disk,cache.no-flush=on,filename={}", at("disk.img")),
+        format!("driver=file,node-name=log,cache.no-flush=on,filename={}", at("log.img")),
+        format!(
+            "driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size={LOG_SECTOR_BYTES}"
+        ),
+    ];
+    let graph: Vec<String> =
+        nodes.into_iter().flat_map(|node| ["--blockdev".to_owned(), node]).collect();
+    export(dir, &graph, "logged", image_bytes)
 }
 
 fn open_image(path: &Path) -> File {
