@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "fleet_cli/kept.rs"]
+mod kept;
 #[path = "fleet_cli/rollout.rs"]
 mod rollout;
 

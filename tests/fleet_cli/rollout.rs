@@ -183,8 +183,8 @@ fn a_box_that_refuses_has_everything_taken_back() {
 
 #[test]
 fn a_canary_that_is_not_well_spares_the_others() {
-    let scene = Scene::new(1);
-    // A camera that is not there: its stream was live by a push, and is not under the new rules.
+    let scene = Scene::new(3);
+    // It has the only stream, so it tries the rules; they cut the encoder off.
     let mut pusher = scene.push(1);
     let mut cut = rules(11, "new");
     cut["apply"] = json!({"mode": "restart", "disconnect": true});
@@ -196,6 +196,14 @@ fn a_canary_that_is_not_well_spares_the_others() {
     assert!(why.contains("cam is not live again"), "{why}");
     scene.all_decide("old");
     assert_eq!(scene.operator.kept(TO_ALL)["revision"], 10, "nothing was published for all");
+    let steps = scene.events("step");
+    assert_eq!(steps.len(), 2, "one step, and back: {steps:#?}");
+    assert!(steps.iter().all(|step| step["boxes"] == json!(["box-01"])), "{steps:#?}");
+    for number in [2, 3] {
+        let topic = format!("edgerec/v1/venue/box/box-0{number}/state");
+        let told = scene.operator.all(&topic);
+        assert!(told.iter().all(|state| state["rules"]["box"]["received"].is_null()), "{told:#?}");
+    }
 }
 
 #[test]
@@ -317,4 +325,10 @@ fn a_signed_rollout_is_taken_by_boxes_that_have_the_key() {
     assert!(rollout.end_within(WITHIN).success(), "{}", rollout.log_tail());
     scene.applied(1, "fleet", 11);
     assert_eq!(scene.decided(1, "cam"), ("new".to_owned(), "fleet".to_owned()));
+    // The same rules once more, under a signature that lasts longer.
+    let mut renewed = scene.rollout(&file, &[&["--hold", "1"], &sign[..]].concat());
+    assert!(renewed.end_within(WITHIN).success(), "{}", renewed.log_tail());
+    let done: Vec<_> = scene.events("done").iter().map(|done| done["revision"].clone()).collect();
+    assert_eq!(done, [11, 12], "{}", renewed.log_tail());
+    scene.applied(1, "fleet", 12);
 }

@@ -7,12 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::cli::fleet::scene::Scene;
 use crate::cli::fleet::{Fleet, failed};
 use crate::cli::outcome::{Failure, bytes_for_people, print, print_json, printable, written};
 use crate::fleet::operator::Heard;
 
-/// A broker sends what it keeps one after the other; after such a pause it has sent all.
-const PAUSE: Duration = Duration::from_secs(2);
 /// Between two tables on a terminal.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Moves to the top left corner and clears the terminal.
@@ -20,13 +19,17 @@ pub(super) const CLEAR: &str = "\x1b[H\x1b[2J";
 const HEAD: &str = "BOX                       ONLINE  FLEET REV  BOX REV  STREAMS  STALE  \
                     QUEUE FILES       BYTES   FLASH FREE  REFUSED";
 
-/// What the boxes of a fleet have said of themselves.
+/// What each box of a fleet has said of itself, by kind.
 #[derive(Default)]
-struct Boxes(BTreeMap<String, Value>);
+pub(super) struct Boxes(pub(super) BTreeMap<String, Value>);
 
 impl Boxes {
     /// Takes a message; gives whose it is, of what kind, and what it says.
-    fn take(&mut self, fleet: &Fleet<'_>, heard: &Heard) -> Option<(String, String, Value)> {
+    pub(super) fn take(
+        &mut self,
+        fleet: &Fleet<'_>,
+        heard: &Heard,
+    ) -> Option<(String, String, Value)> {
         let (id, kind) = fleet.topics.box_of(&heard.topic)?;
         // What is no JSON was not said by a box.
         let said: Value = serde_json::from_slice(&heard.payload).ok()?;
@@ -51,12 +54,8 @@ pub(super) async fn status(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let mut operator = fleet.connect().await?;
-    operator.listen(&fleet.topics.said_by(None)).await.map_err(failed)?;
-    let mut boxes = Boxes::default();
-    while let Some(heard) = operator.hear(Instant::now() + PAUSE).await.map_err(failed)? {
-        boxes.take(fleet, &heard);
-    }
+    let scene = Scene::open(fleet, &[]).await?;
+    let boxes = scene.boxes();
     if !json {
         return boxes.print(out);
     }

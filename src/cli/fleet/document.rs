@@ -43,30 +43,50 @@ pub(super) fn unwrapped(topic: &str, kept: &[u8]) -> Result<Option<Value>, Failu
     serde_json::from_slice(&payload).map(Some).map_err(|_| unreadable())
 }
 
+/// Whether what the broker keeps is signed.
+pub(super) fn is_signed(kept: &[u8]) -> bool {
+    serde_json::from_slice(kept).is_ok_and(|said: Value| said["payload"].is_string())
+}
+
 /// The revision that a rule set has; 0 for none.
 pub(super) fn revision(set: &Value) -> u64 {
     set["revision"].as_u64().unwrap_or(0)
 }
 
-/// The revision to publish under; `None`: the same is there already.
+/// What is there before a rule set is published.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct There<'a> {
+    /// What the broker keeps.
+    pub(super) set: Option<&'a Value>,
+    /// The newest revision that a box holds, whatever the broker has lost; 0 for none.
+    pub(super) held: u64,
+}
+
+/// The revision to publish under; `None`: the same is there already. What gets a signature is never
+/// the same: one that is there may be about to expire, or of another key.
 ///
 /// # Errors
 /// What is wanted is older than what is there.
-pub(super) fn revision_for(wanted: &Value, there: Option<&Value>) -> Result<Option<u64>, Failure> {
+pub(super) fn revision_for(
+    wanted: &Value,
+    there: There<'_>,
+    signs: bool,
+) -> Result<Option<u64>, Failure> {
     let given = revision(wanted);
-    let Some(there) = there else { return Ok(Some(given)) };
-    let newest = revision(there);
+    let published = there.set.map(revision);
+    let newest = published.unwrap_or(0).max(there.held);
     if given < newest {
         let what = format!(
-            "revision {given} is older than {newest}, which is published; to go back to old \
-             content give it a revision from {newest} on"
+            "revision {given} is older than {newest}, which is published or held by a box; to go \
+             back to old content give it a revision from {newest} on"
         );
         return Err(Failure::failed(what));
     }
-    match (given > newest, content(wanted) == content(there)) {
+    let same = published == Some(newest) && there.set.map(content) == Some(content(wanted));
+    match (given > newest, same && !signs) {
         (true, _) => Ok(Some(given)),
         (false, true) => Ok(None),
-        (false, false) => Ok(Some(newest + 1)),
+        (false, false) => Ok(Some(newest.saturating_add(1))),
     }
 }
 
@@ -136,14 +156,25 @@ mod tests {
     fn revisions_grow_with_the_content_and_never_go_back() {
         let set = |revision: u64, rules: u64| json!({"revision": revision, "rules": rules});
         let signed = json!({"revision": 7, "rules": 1, "fleet": "v", "expires": "t"});
-        let of = |wanted: &Value, there: &Value| revision_for(wanted, Some(there));
-        assert_eq!(revision_for(&set(3, 1), None), Ok(Some(3)));
+        let at = |wanted: &Value, there: Option<&Value>, held: u64, signs: bool| {
+            revision_for(wanted, There { set: there, held }, signs)
+        };
+        let of = |wanted: &Value, there: &Value| at(wanted, Some(there), 0, false);
+        assert_eq!(at(&set(3, 1), None, 0, false), Ok(Some(3)));
         assert_eq!(of(&set(8, 1), &set(7, 1)), Ok(Some(8)));
         assert_eq!(of(&set(7, 2), &set(7, 1)), Ok(Some(8)));
         assert_eq!(of(&set(7, 1), &set(7, 1)), Ok(None));
         assert_eq!(of(&set(7, 1), &signed), Ok(None));
         let refused = of(&set(6, 1), &set(7, 1)).expect_err("older");
         assert!(refused.text().is_some_and(|text| text.contains("6 is older than 7")));
+        // What the broker has lost counts as well.
+        assert_eq!(at(&set(7, 1), Some(&set(7, 1)), 7, false), Ok(None));
+        assert_eq!(at(&set(8, 1), Some(&set(7, 1)), 8, false), Ok(Some(9)));
+        assert_eq!(at(&set(8, 1), None, 8, false), Ok(Some(9)));
+        assert!(at(&set(7, 1), None, 8, false).is_err());
+        // A signature is made anew.
+        assert_eq!(at(&set(7, 1), Some(&signed), 7, true), Ok(Some(8)));
+        assert_eq!(at(&set(8, 1), Some(&signed), 7, true), Ok(Some(8)));
     }
 
     #[test]
@@ -153,6 +184,7 @@ mod tests {
         let set = Ok(Some(json!({"revision": 7})));
         assert_eq!(unwrapped("t", plain), set);
         assert_eq!(unwrapped("t", wrapped.to_string().as_bytes()), set);
+        assert!(is_signed(wrapped.to_string().as_bytes()) && !is_signed(plain) && !is_signed(b"{"));
         assert_eq!(unwrapped("t", b""), Ok(None));
         assert!(unwrapped("t", b"{").is_err());
     }

@@ -8,6 +8,7 @@ mod command;
 mod document;
 mod push;
 mod rollout;
+mod scene;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

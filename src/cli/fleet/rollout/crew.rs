@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use crate::cli::fleet::document::{Press, revision};
 use crate::cli::fleet::rollout::book::{Book, BookFile, Member, Stage};
-use crate::cli::fleet::rollout::scene::Scene;
-use crate::cli::fleet::rollout::staged;
 use crate::cli::fleet::rollout::tell::Teller;
+use crate::cli::fleet::rollout::{note, staged};
+use crate::cli::fleet::scene::Scene;
 use crate::cli::outcome::Failure;
 use crate::domain::fleet::overlay::{content, nothing};
 use crate::domain::fleet::rollout::{Standing, standing};
@@ -105,22 +105,26 @@ impl Crew<'_> {
         let ids: Vec<String> = group.iter().map(|member| member.id.clone()).collect();
         self.teller.step(&format!("step {} of {steps}", number + 1), &ids)?;
         for member in &group {
-            if !self.is_ours(member)? && self.scene.published(Some(&member.id))? != member.own {
+            let there = self.scene.published(Some(&member.id)).ok();
+            if !self.is_ours(member) && there != Some(member.own.clone()) {
                 let what = format!("somebody has published rules for {} meanwhile", member.id);
                 return Ok(Verdict::Ill(what));
             }
             let set = staged(&self.book.wanted, member);
             self.publish(Some(&member.id), &set).await?;
         }
-        let watched = self.on_box_layer(&group)?;
+        let watched = self.on_box_layer(&group);
         let before = self.book.groups[..number].concat();
-        let before = self.on_box_layer(&before)?;
+        let before = self.on_box_layer(&before);
         self.wait(&watched, &before, self.hold, Away::IsIll).await
     }
 
     async fn give_all(&mut self) -> Result<Verdict, Failure> {
-        let there = self.scene.published(None)?;
-        let ours = there.as_ref().map(content) == Some(content(&self.book.wanted));
+        let Ok(there) = self.scene.published(None) else {
+            let what = "somebody has published what is no rule set for all meanwhile";
+            return Ok(Verdict::Ill(what.to_owned()));
+        };
+        let ours = is_there(there.as_ref(), &self.book.wanted);
         if !ours && there.as_ref().map(revision) != self.book.before.as_ref().map(revision) {
             let newest = there.as_ref().map_or(0, revision);
             let what = format!("somebody has published revision {newest} for all meanwhile");
@@ -141,7 +145,7 @@ impl Crew<'_> {
         let revision = self.publish(None, &wanted).await?;
         let on_fleet = |member| Watched { member, layer: "fleet", revision };
         let watched: Vec<Watched> = all.into_iter().map(on_fleet).collect();
-        let before = self.on_box_layer(&first)?;
+        let before = self.on_box_layer(&first);
         self.wait(&watched, &before, self.hold, Away::MayStay).await
     }
 
@@ -149,14 +153,13 @@ impl Crew<'_> {
     async fn clear(&mut self) -> Result<(), Failure> {
         let first = self.book.groups.concat();
         self.give_back(&first).await?;
-        let watched = self.on_box_layer(&first)?;
+        let watched = self.on_box_layer(&first);
         let verdict = self.wait(&watched, &[], Duration::ZERO, Away::MayStay).await?;
         self.file.remove()?;
         if let Verdict::Ill(why) = verdict {
-            let words = format!("not every box has its own rules back yet: {why}");
-            self.teller.event(&words, &json!({"event": "note", "note": words}))?;
+            note(&mut self.teller, &format!("not every box has its own rules back yet: {why}"))?;
         }
-        let revision = self.scene.published(None)?.as_ref().map_or(0, revision);
+        let revision = self.scene.readable(None).as_ref().map_or(0, revision);
         let words = format!("done: revision {revision} is published for all");
         self.teller.event(&words, &json!({"event": "done", "revision": revision}))
     }
@@ -177,13 +180,13 @@ impl Crew<'_> {
         let ids: Vec<String> = first.iter().map(|member| member.id.clone()).collect();
         self.teller.step("back", &ids)?;
         // Only if what is there is ours: nobody else's rules are undone.
-        let there = self.scene.published(None)?.as_ref().map(content);
+        let there = self.scene.readable(None).as_ref().map(content);
         if all && there == Some(content(&self.book.wanted)) {
             let before = self.book.before.as_ref().map_or_else(nothing, content);
             self.publish(None, &before).await?;
         }
         self.give_back(&first).await?;
-        let watched = self.on_box_layer(&first)?;
+        let watched = self.on_box_layer(&first);
         let verdict = self.wait(&watched, &[], Duration::ZERO, Away::MayStay).await?;
         self.file.remove()?;
         let still = match verdict {
@@ -198,7 +201,7 @@ impl Crew<'_> {
         for member in first {
             let own = member.own.as_ref().map_or_else(nothing, content);
             // What somebody else has published meanwhile stays.
-            if self.is_ours(member)? {
+            if self.is_ours(member) {
                 self.publish(Some(&member.id), &own).await?;
             }
         }
@@ -206,16 +209,16 @@ impl Crew<'_> {
     }
 
     /// Whether what is published for a box is what it gets before all do.
-    fn is_ours(&self, member: &Member) -> Result<bool, Failure> {
-        let there = self.scene.published(Some(&member.id))?;
-        Ok(there.as_ref().map(content) == Some(content(&staged(&self.book.wanted, member))))
+    fn is_ours(&self, member: &Member) -> bool {
+        let there = self.scene.readable(Some(&member.id));
+        there.as_ref().map(content) == Some(content(&staged(&self.book.wanted, member)))
     }
 
-    /// Publishes a rule set unless its content is there; gives its revision.
+    /// Publishes a rule set unless it is there; gives its revision.
     async fn publish(&mut self, box_id: Option<&str>, set: &Value) -> Result<u64, Failure> {
         let there = self.scene.published(box_id)?;
         let newest = there.as_ref().map_or(0, revision);
-        if there.as_ref().map(content) == Some(content(set)) {
+        if is_there(there.as_ref(), set) {
             return Ok(newest);
         }
         // Revisions only grow; the one of the file counts if it is higher.
@@ -226,15 +229,12 @@ impl Crew<'_> {
     }
 
     /// The boxes under what is published for each of them.
-    fn on_box_layer(&self, members: &[Member]) -> Result<Vec<Watched>, Failure> {
-        let mut watched = Vec::with_capacity(members.len());
-        for member in members {
-            if let Some(set) = self.scene.published(Some(&member.id))? {
-                let member = member.clone();
-                watched.push(Watched { member, layer: "box", revision: revision(&set) });
-            }
-        }
-        Ok(watched)
+    fn on_box_layer(&self, members: &[Member]) -> Vec<Watched> {
+        let watched = |member: &Member| {
+            let revision = revision(&self.scene.readable(Some(&member.id))?);
+            Some(Watched { member: member.clone(), layer: "box", revision })
+        };
+        members.iter().filter_map(watched).collect()
     }
 
     /// Waits until all boxes are well and have been for the time `hold`, and none of those `before`
@@ -288,6 +288,12 @@ impl Crew<'_> {
         let report = self.scene.report(&watched.member.id, watched.layer);
         standing(&report, watched.revision, &watched.member.live)
     }
+}
+
+/// Whether what is published is a rule set: its content, under its revision if it has one or a higher.
+fn is_there(published: Option<&Value>, set: &Value) -> bool {
+    let same = |there: &Value| content(there) == content(set) && revision(there) >= revision(set);
+    published.is_some_and(same)
 }
 
 /// The first of several, and how many more there are.

@@ -13,13 +13,14 @@
 //! 2. Nothing is published twice: what is there already, by its content, is left alone.
 //! 3. A box whose own rules are not known (it has some that the broker has lost) gets nothing of its
 //!    own: it waits for the last step.
+//! 4. Where a box holds newer rules for all than the broker has, nothing begins: they could not be
+//!    taken back.
 //!
 //! What the old rules have and the new ones have not stays in force on the first boxes until the last
 //! step: a rule set can be laid over another, not take anything away.
 
 mod book;
 mod crew;
-mod scene;
 mod tell;
 
 use std::io::Write;
@@ -29,11 +30,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::fleet::document::{Press, read, revision_for};
+use crate::cli::fleet::document::{Press, There, read, revision, revision_for};
 use crate::cli::fleet::rollout::book::{Book, BookFile, Member, Stage};
 use crate::cli::fleet::rollout::crew::Crew;
-use crate::cli::fleet::rollout::scene::Scene;
 use crate::cli::fleet::rollout::tell::Teller;
+use crate::cli::fleet::scene::Scene;
 use crate::cli::fleet::{Fleet, Rollout};
 use crate::cli::outcome::Failure;
 use crate::domain::fleet::overlay::{content, left_behind, overlaid};
@@ -62,10 +63,14 @@ pub(super) async fn rollout(
         _ => read(&asked.file)?,
     };
     let mut teller = Teller::new(asked.json, out);
-    let mut scene = Scene::open(fleet).await?;
+    let rules = [fleet.topics.config(None), fleet.topics.config(Some("+"))];
+    let scene = Scene::open(fleet, &rules).await?;
+    for unreadable in scene.unreadable() {
+        note(&mut teller, unreadable.text().unwrap_or_default())?;
+    }
     let book = match under_way {
         Some(book) => go_on(book, fleet, &wanted, &press, &mut teller)?,
-        None => match plan(fleet, &mut scene, asked, &wanted, &press)? {
+        None => match plan(&scene, asked, &wanted, &press, &mut teller)? {
             Some(book) => book,
             None => {
                 return teller
@@ -116,16 +121,22 @@ fn go_on(
 
 /// Which boxes get the rules when; `None`: they are published already.
 fn plan(
-    fleet: &Fleet<'_>,
-    scene: &mut Scene<'_>,
+    scene: &Scene<'_>,
     asked: &Rollout,
     wanted: &Value,
     press: &Press<'_>,
+    teller: &mut Teller<'_>,
 ) -> Result<Option<Book>, Failure> {
     let before = scene.published(None)?;
-    let Some(revision) = revision_for(wanted, before.as_ref())? else { return Ok(None) };
+    scene.check_signature(None, press)?;
+    if let Some(id) = scene.ahead_of(before.as_ref().map_or(0, revision)) {
+        let what = format!("{id} has fleet rules that the broker has lost: push those first");
+        return Err(Failure::failed(what));
+    }
+    let there = There { set: before.as_ref(), held: 0 };
+    let Some(next) = revision_for(wanted, there, press.signs())? else { return Ok(None) };
     let mut wanted = wanted.clone();
-    wanted["revision"] = json!(revision);
+    wanted["revision"] = json!(next);
     let online = scene.online();
     if online.is_empty() {
         return Err(Failure::failed("no box of the fleet is online"));
@@ -139,6 +150,19 @@ fn plan(
             None => rest.push(Member { id, own: None, live }),
         }
     }
+    if first.is_empty() {
+        let what =
+            "no box can try the rules first: what the boxes have for themselves is not known";
+        return Err(Failure::failed(what));
+    }
+    if first.len() < sizes[0] {
+        let (few, asked) = (first.len(), sizes[0]);
+        let words = format!(
+            "only {few} of {asked} boxes can try the rules first: what the others have for \
+             themselves is not known"
+        );
+        note(teller, &words)?;
+    }
     // Boxes without streams would prove little; among the others chance decides, the same each time.
     first.sort_by_cached_key(|member| (member.live.is_empty(), lot(&member.id, &wanted)));
     let mut first = first.into_iter();
@@ -146,13 +170,14 @@ fn plan(
         sizes.into_iter().map(|size| first.by_ref().take(size).collect()).collect();
     let groups: Vec<_> = groups.into_iter().filter(|group: &Vec<_>| !group.is_empty()).collect();
     rest.extend(first);
-    press.text(&wanted, revision, None)?;
+    press.text(&wanted, next, None)?;
     for member in groups.iter().flatten() {
+        scene.check_signature(Some(&member.id), press)?;
         let set = staged(&wanted, member);
         check(&set, &member.id)?;
         press.text(&set, u64::MAX, Some(&member.id))?;
     }
-    let (fleet, signed) = (fleet.mqtt.fleet.clone(), press.signs());
+    let (fleet, signed) = (scene.fleet_name().to_owned(), press.signs());
     Ok(Some(Book { fleet, wanted, signed, before, groups, rest, stage: Stage::Group(0) }))
 }
 
@@ -188,7 +213,12 @@ fn tell_plan(book: &Book, teller: &mut Teller<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let words = format!("until the last step these old entries stay in force: {}", stay.join(", "));
-    teller.event(&words, &json!({"event": "note", "note": words}))
+    note(teller, &words)
+}
+
+/// Something that the operator should know.
+fn note(teller: &mut Teller<'_>, words: &str) -> Result<(), Failure> {
+    teller.event(words, &json!({"event": "note", "note": words}))
 }
 
 /// Waits for Ctrl-C, or to be asked to end.

@@ -1,16 +1,17 @@
-//! What the broker tells of a fleet while rules are rolled out: how boxes stand, and which rule sets
-//! are published.
+//! What the broker tells of a fleet: how boxes stand, and which rule sets are published.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::cli::fleet::document::{revision, unwrapped};
+use crate::cli::fleet::boxes::Boxes;
+use crate::cli::fleet::document::{Press, is_signed, revision, unwrapped};
 use crate::cli::fleet::{Fleet, failed};
 use crate::cli::outcome::Failure;
+use crate::domain::fleet::refused::Why;
 use crate::domain::fleet::rollout::Report;
 use crate::fleet::operator::{Heard, Operator};
 
@@ -23,20 +24,21 @@ const ENOUGH: Duration = Duration::from_secs(30);
 pub(super) struct Scene<'a> {
     fleet: &'a Fleet<'a>,
     operator: Operator,
-    /// What each box has said of itself, by kind.
-    boxes: BTreeMap<String, Value>,
+    boxes: Boxes,
     /// What is published on the topics of rules.
     published: BTreeMap<String, Bytes>,
 }
 
 impl<'a> Scene<'a> {
-    /// Listens until the broker has told what it keeps.
-    pub(super) async fn open(fleet: &'a Fleet<'a>) -> Result<Self, Failure> {
+    /// Listens to how boxes stand, and to these topics of rules, until the broker has told what it
+    /// keeps.
+    pub(super) async fn open(fleet: &'a Fleet<'a>, rules: &[String]) -> Result<Self, Failure> {
         let mut operator = fleet.connect().await?;
-        let mut topics = vec![fleet.topics.config(None), fleet.topics.config(Some("+"))];
-        topics.extend(fleet.topics.standing());
-        operator.listen(&topics).await.map_err(failed)?;
-        let (boxes, published) = (BTreeMap::new(), BTreeMap::new());
+        if !rules.is_empty() {
+            operator.listen(rules).await.map_err(failed)?;
+        }
+        operator.listen(&fleet.topics.standing()).await.map_err(failed)?;
+        let (boxes, published) = (Boxes::default(), BTreeMap::new());
         let mut scene = Scene { fleet, operator, boxes, published };
         let enough = Instant::now() + ENOUGH;
         while scene.hear(enough.min(Instant::now() + PAUSE)).await? {}
@@ -55,19 +57,15 @@ impl<'a> Scene<'a> {
     }
 
     fn take(&mut self, heard: Heard) {
-        match self.fleet.topics.box_of(&heard.topic) {
-            Some((_, "config")) => {}
-            None if heard.topic == self.fleet.topics.config(None) => {}
-            Some((id, kind)) => {
-                // What is no JSON was not said by a box.
-                if let Ok(said) = serde_json::from_slice::<Value>(&heard.payload) {
-                    self.boxes.entry(id.to_owned()).or_insert_with(|| json!({}))[kind] = said;
-                }
-                return;
-            }
-            None => return,
+        let of_rules = match self.fleet.topics.box_of(&heard.topic) {
+            Some((_, kind)) => kind == "config",
+            None => heard.topic == self.fleet.topics.config(None),
+        };
+        if of_rules {
+            self.published.insert(heard.topic, heard.payload);
+        } else {
+            self.boxes.take(self.fleet, &heard);
         }
-        self.published.insert(heard.topic, heard.payload);
     }
 
     /// Publishes a rule set for all boxes or one; the broker has it when this returns.
@@ -88,16 +86,67 @@ impl<'a> Scene<'a> {
         self.published.get(&topic).map_or(Ok(None), |kept| unwrapped(&topic, kept))
     }
 
+    /// The rule set that is published for all boxes or one, if that is one.
+    pub(super) fn readable(&self, box_id: Option<&str>) -> Option<Value> {
+        self.published(box_id).ok().flatten()
+    }
+
+    /// What is wrong with topics of rules on which something else is published.
+    pub(super) fn unreadable(&self) -> Vec<Failure> {
+        let read = self.published.iter().map(|(topic, kept)| unwrapped(topic, kept));
+        read.filter_map(Result::err).collect()
+    }
+
+    /// What is signed stays signed: boxes that check signatures would refuse anything else.
+    ///
+    /// # Errors
+    /// What is published is signed, and what comes would not be.
+    pub(super) fn check_signature(
+        &self,
+        box_id: Option<&str>,
+        press: &Press<'_>,
+    ) -> Result<(), Failure> {
+        let topic = self.fleet.topics.config(box_id);
+        if press.signs() || !self.published.get(&topic).is_some_and(|kept| is_signed(kept)) {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!("--sign-key is missing: {topic} is signed")))
+    }
+
+    /// The name of the fleet.
+    pub(super) fn fleet_name(&self) -> &str {
+        &self.fleet.mqtt.fleet
+    }
+
+    /// What the boxes have said of themselves.
+    pub(super) fn boxes(&self) -> &Boxes {
+        &self.boxes
+    }
+
+    /// The newest revision of the rules for all boxes, or of its own, that a box holds; 0 for none.
+    pub(super) fn newest_held(&self, box_id: Option<&str>) -> u64 {
+        let of_all = || self.boxes.0.values().filter_map(|said| held(said, "fleet")).max();
+        let of_one = |id: &str| held(self.boxes.0.get(id)?, "box");
+        box_id.map_or_else(of_all, of_one).unwrap_or(0)
+    }
+
+    /// A box that holds rules for all under a higher revision than this.
+    pub(super) fn ahead_of(&self, revision: u64) -> Option<&str> {
+        let mut boxes = self.boxes.0.iter();
+        let ahead = boxes.find(|(_, said)| held(said, "fleet").is_some_and(|held| held > revision));
+        ahead.map(|(id, _)| id.as_str())
+    }
+
     /// Boxes that are there.
     pub(super) fn online(&self) -> Vec<String> {
-        let online = self.boxes.iter().filter(|(_, said)| said["online"]["online"] == true);
+        let online = self.boxes.0.iter().filter(|(_, said)| said["online"]["online"] == true);
         online.map(|(id, _)| id.clone()).collect()
     }
 
     /// What is published for a box alone; `None`: nobody can tell what it has.
     pub(super) fn own(&self, id: &str) -> Option<Option<Value>> {
         let own = self.published(Some(id)).ok()?;
-        let applied = self.boxes.get(id)?["state"]["rules"]["box"]["applied"].as_u64();
+        let applied = self.boxes.0.get(id)?["state"]["rules"]["box"]["applied"].as_u64();
         (own.as_ref().map(revision) == applied).then_some(own)
     }
 
@@ -109,8 +158,17 @@ impl<'a> Scene<'a> {
 
     /// How a box stands with a layer of rules.
     pub(super) fn report(&self, id: &str, layer: &str) -> Report {
-        self.boxes.get(id).map_or_else(Report::default, |said| report(said, layer))
+        self.boxes.0.get(id).map_or_else(Report::default, |said| report(said, layer))
     }
+}
+
+/// The revision of a layer that a box holds: the one in force, or the one that it went back from. What
+/// it refused for another reason it has not.
+fn held(said: &Value, layer: &str) -> Option<u64> {
+    let rules = &said["state"]["rules"][layer];
+    let refused = &rules["refused"];
+    let gone = refused["revision"].as_u64().filter(|_| refused["why"] == Why::StreamsFail.word());
+    rules["applied"].as_u64().max(gone)
 }
 
 fn report(said: &Value, layer: &str) -> Report {
@@ -139,6 +197,8 @@ fn report(said: &Value, layer: &str) -> Report {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
