@@ -84,8 +84,10 @@ pub(super) async fn rollout(
     let hold = Duration::from_secs(asked.hold.into());
     let mut crew = Crew { scene, press, book, file: &file, teller, within, hold };
     let ended = tokio::select! {
-        ended = crew.work(asked.back) => ended,
+        // Looked at first: it is listened for before anything is told.
+        biased;
         () = told_to_end() => Err(Failure::failed("interrupted")),
+        ended = crew.work(asked.back) => ended,
     };
     match ended {
         // What went wrong leaves the fleet in the middle.
