@@ -316,7 +316,8 @@ impl Handover {
         self.let_go_before(current, begins);
         self.announce_next();
         for lane in &mut self.lanes {
-            if lane.last.is_none() {
+            let may_still_come = joined.join == Join::Same && lane.from == Side::Current;
+            if lane.last.is_none() && !may_still_come {
                 // Sound that was not there before begins with the pictures.
                 lane.last = Some(rescale(begins, reference.timescale, lane.timescale) - 1);
                 lane.joins = true;
