@@ -20,12 +20,7 @@ impl LoopDisk {
     /// Makes and mounts an empty disk. Fails the test when it does not run as root.
     #[track_caller]
     pub fn new(name: &str, bytes: u64) -> LoopDisk {
-        enter_mount_namespace();
-        let dir = scratch(name);
-        let image = dir.path().join("disk.img");
-        make_file(&image, bytes);
-        run_ok(Command::new(tool("mkfs.ext4")).args(["-q", "-F"]).arg(&image));
-        let mounted = Mounted::new(&image, &dir.path().join("mnt"));
+        let (dir, mounted) = empty_disk(name, bytes);
         LoopDisk { mounted, dir }
     }
 
@@ -73,6 +68,18 @@ impl Drop for Mounted {
             run(Command::new(tool("umount")).arg("-l").arg(&self.at));
         }
     }
+}
+
+/// Makes an ext4 in the image file `disk.img` of a new folder, and mounts it at `mnt` there.
+#[track_caller]
+pub fn empty_disk(name: &str, bytes: u64) -> (TempDir, Mounted) {
+    enter_mount_namespace();
+    let dir = scratch(name);
+    let image = dir.path().join("disk.img");
+    make_file(&image, bytes);
+    run_ok(Command::new(tool("mkfs.ext4")).args(["-q", "-F"]).arg(&image));
+    let mounted = Mounted::new(&image, &dir.path().join("mnt"));
+    (dir, mounted)
 }
 
 /// Gives the calling thread, and what it starts, mounts of its own.

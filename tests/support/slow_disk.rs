@@ -1,15 +1,13 @@
 //! A file system on flash that is fast at first and slow from then on.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::disk_export::{EXPORT, export};
-use super::mounts::{Mounted, enter_mount_namespace, make_file};
-use super::process::{Process, run_ok};
-use super::{scratch, tool};
+use super::mounts::{Mounted, empty_disk};
+use super::process::Process;
 
 /// An ext4 in an image file, mounted.
 pub struct SlowDisk {
@@ -24,12 +22,7 @@ impl SlowDisk {
     /// An empty disk, fast. Fails the test when it does not run as root.
     #[track_caller]
     pub fn new(name: &str, bytes: u64) -> SlowDisk {
-        enter_mount_namespace();
-        let dir = scratch(name);
-        let image = dir.path().join("disk.img");
-        make_file(&image, bytes);
-        run_ok(Command::new(tool("mkfs.ext4")).args(["-q", "-F"]).arg(&image));
-        let mounted = Mounted::new(&image, &dir.path().join("mnt"));
+        let (dir, mounted) = empty_disk(name, bytes);
         SlowDisk { mounted: Some(mounted), daemon: None, dir, bytes }
     }
 
