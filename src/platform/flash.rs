@@ -162,9 +162,11 @@ impl Flash for SystemFlash {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = statvfs(path)?;
-        #[allow(clippy::useless_conversion, reason = "32 bits where a word has them")]
-        let unit = u64::from(stat.fragment_size());
-        Ok(Space { total_bytes: stat.blocks() * unit, free_bytes: stat.blocks_available() * unit })
+        let unit = stat.fragment_size();
+        Ok(Space {
+            total_bytes: bytes_of(stat.blocks(), unit),
+            free_bytes: bytes_of(stat.blocks_available(), unit),
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>> {
@@ -242,6 +244,11 @@ fn write_all_vectored_at(
         }
     }
     Ok(())
+}
+
+/// Bytes of so many units of a file system. Both numbers have the width that the target gives them.
+fn bytes_of(units: impl Into<u128>, unit: impl Into<u128>) -> u64 {
+    u64::try_from(units.into() * unit.into()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
