@@ -3,8 +3,8 @@
 //!
 //! A path in the sandbox is what lies there when it is entered. A ring whose disk was taken out and
 //! put back is another one: the box has ended by then (its writer could not go on) and is started
-//! anew. A folder that is delivered to is on a disk that comes and goes: what is below a mount is held to
-//! the folder that was mounted on, so the folders above it are open too, but for the root.
+//! anew. A folder that is delivered to is on a disk that comes and goes: what is below a mount is held
+//! to the folder that was mounted on, so the folders above it are open too, but for the root.
 
 use std::path::{Path, PathBuf};
 

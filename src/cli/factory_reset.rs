@@ -67,8 +67,8 @@ fn wipe_ring(path: &Path, overwrite: bool) -> Result<Wiped, Failure> {
     }
 }
 
-/// Removes what `provision` wrote, and the rules beside it: the configuration is set aside first, since without its secrets
-/// it cannot be read, and goes last. A configuration that somebody else wrote stays.
+/// Removes what `provision` wrote, and the rules beside it: the configuration is set aside first, since
+/// without its secrets it cannot be read, and goes last. A configuration that somebody else wrote stays.
 fn remove_identity(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let flash = SystemFlash;
     let failed = |path: &Path, error: &std::io::Error| {
