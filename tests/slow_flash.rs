@@ -22,8 +22,9 @@ const BACKLOG: Clip =
     Clip { seconds: 60, fps: 25, gop: 50, b_frames: 0, video_kbps: 6_000, audio: true };
 /// Two of them want a quarter of the flash.
 const LIVE: Clip =
-    Clip { seconds: 20, fps: 25, gop: 50, b_frames: 2, video_kbps: 1_000, audio: true };
-/// What is uploaded meanwhile at least, in bytes: the live streams leave more than ten times as much.
+    Clip { seconds: 30, fps: 25, gop: 50, b_frames: 2, video_kbps: 1_000, audio: true };
+/// What is uploaded meanwhile at least, in bytes: readers wait at most 2 s for the writer before each
+/// piece of 256 KiB.
 const UPLOADED_MIN: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(120);
 

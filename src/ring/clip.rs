@@ -10,14 +10,15 @@ use crate::platform::flash::{FlashFile, Open};
 use crate::ring::RingError;
 use crate::ring::catalog::open::Span;
 use crate::ring::layout::{Seal, seal_agrees};
+use crate::ring::right_of_way::PIECE_BYTES;
 use crate::ring::scan::{Depth, FoundSegment, Scanner};
 use crate::ring::slots::Slots;
 
 /// A fragment up to this size is checked and served from memory; a larger one is checked in
 /// pieces and read from flash again.
 const CACHED_FRAGMENT_BYTES_MAX: usize = 3 << 20;
-/// Piece in which fragments are read; the writer may go first before each.
-const READ_PIECE_BYTES: usize = 256 << 10;
+/// What reading a `moof` and checking that its seal is there moves: pages of both.
+const HEADS_BYTES: usize = 3 * PAGE_BYTES as usize;
 
 /// Which slots are being read. A leased slot is not reused.
 #[derive(Debug, Default)]
@@ -169,16 +170,16 @@ impl RingClip {
         };
         bytes.resize(kept, 0);
         let mut at = 0;
-        for piece in bytes.chunks_mut(READ_PIECE_BYTES) {
-            self.slots.way.give_way();
+        for piece in bytes.chunks_mut(PIECE_BYTES) {
+            self.slots.way.give_way(piece.len());
             read(piece, offset + at as u64)?;
             at += piece.len();
         }
         let mut crc = crc32c::crc32c(&bytes);
-        let mut piece = vec![0; READ_PIECE_BYTES.min(media - kept)];
+        let mut piece = vec![0; PIECE_BYTES.min(media - kept)];
         while at < media {
             let len = piece.len().min(media - at);
-            self.slots.way.give_way();
+            self.slots.way.give_way(len);
             read(&mut piece[..len], offset + at as u64)?;
             crc = crc32c::crc32c_append(crc, &piece[..len]);
             at += len;
@@ -209,7 +210,7 @@ impl ClipSource for RingClip {
             return Ok(cached.bytes[..cached.moof_bytes].to_vec());
         }
         drop(cache);
-        self.slots.way.give_way();
+        self.slots.way.give_way(HEADS_BYTES);
         let (span, offset) = self.locate(fragment)?;
         let scanner = self.scanner(span);
         let found = scanner
