@@ -210,13 +210,13 @@ impl FleetBox for OurBox {
         });
     }
 
-    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Vec<OutgoingEvent>> {
+    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Option<Vec<OutgoingEvent>>> {
         Box::pin(async move {
             let catalog = &self.parts.desk.ring.catalog;
             let events = catalog.call(move |state| state.events_for_fleet(after, most)).await;
             let events = events.inspect_err(|problem| error!(%problem, "no events are told"));
             let outgoing = |FleetEvent { seq, kind, body }| OutgoingEvent { seq, kind, body };
-            events.unwrap_or_default().into_iter().map(outgoing).collect()
+            Some(events.ok()?.into_iter().map(outgoing).collect())
         })
     }
 

@@ -37,8 +37,9 @@ pub trait FleetBox: Send + Sync {
     fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>>;
     /// A document was refused. Called no more often than it may cost the flash a write.
     fn refused(&self, layer: SentLayer, refused: &Refused);
-    /// Events after a number that the fleet has not, in order; at most `most`.
-    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Vec<OutgoingEvent>>;
+    /// Events after a number that the fleet has not, in order; at most `most`. `None`: they cannot be
+    /// read now.
+    fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Option<Vec<OutgoingEvent>>>;
     /// The broker has these events; `false`: that could not be kept.
     fn told(&self, events: Vec<NoticeSeq>) -> FleetFuture<'_, bool>;
     /// Told whenever there is a new event.

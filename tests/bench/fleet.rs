@@ -96,8 +96,8 @@ impl FleetBox for BenchBox {
 
     fn refused(&self, _: SentLayer, _: &Refused) {}
 
-    fn events(&self, _: NoticeSeq, _: usize) -> FleetFuture<'_, Vec<OutgoingEvent>> {
-        Box::pin(async { Vec::new() })
+    fn events(&self, _: NoticeSeq, _: usize) -> FleetFuture<'_, Option<Vec<OutgoingEvent>>> {
+        Box::pin(async { Some(Vec::new()) })
     }
 
     fn told(&self, _: Vec<NoticeSeq>) -> FleetFuture<'_, bool> {

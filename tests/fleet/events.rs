@@ -2,6 +2,7 @@
 //! has acknowledged them; bounded for weeks without a link, and what fell out is told.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
@@ -206,23 +207,52 @@ fn first() -> Value {
     json!({"edgerec": {"seq": 1}})
 }
 
-#[test]
-fn an_event_that_the_broker_does_not_take_waits_and_holds_up_no_other() {
-    const ALL: &str = "topic readwrite edgerec/#\n";
+/// What a broker allows everybody.
+const ALL: &str = "topic readwrite edgerec/#\n";
+
+/// A broker that does not take the begins of pushes, and the file that says so.
+fn broker_without_begins() -> (Broker, PathBuf) {
     const DENIED: &str = "topic deny edgerec/v1/venue/box/box-01/event/push_begin\n";
     let dir = scratch("broker");
     let acl = dir.path().join("acl");
     std::fs::write(&acl, format!("{ALL}{DENIED}")).expect("written");
-    let mut broker = Broker::in_dir(dir, "allow_anonymous true\nacl_file {dir}/acl\n");
+    (Broker::in_dir(dir, "allow_anonymous true\nacl_file {dir}/acl\n"), acl)
+}
+
+/// The kinds of the events that wait.
+fn waits(edge: &EdgeBox) -> Vec<String> {
+    let rows = edge.cli_ok(&["events", "--json"]);
+    let rows = rows.lines().filter(|row| row.contains("\"waits\""));
+    rows.map(|row| serde_json::from_str::<Value>(row).expect("JSON")["kind"].to_string()).collect()
+}
+
+#[test]
+fn a_kind_that_the_broker_refuses_again_and_again_rests() {
+    let (broker, acl) = broker_without_begins();
+    let denied = |broker: &Broker| broker.log().matches("Denied PUBLISH").count();
+    let (operator, relay, edge) = behind_a_relay(&broker, BoxPlan::default());
+    let begins_wait = |count| waits(&edge) == vec!["\"push_begin\""; count];
+    for (count, stream) in (1..).zip(["a", "b", "c", "d", "e"]) {
+        push(&edge, stream);
+        wait_until(SOON, "only the begins wait", || begins_wait(count));
+    }
+    assert_eq!(denied(&broker), 3, "then the kind rests");
+
+    std::fs::write(&acl, ALL).expect("written");
+    broker.reload();
+    operator.forget();
+    relay.set(Mood::Refuse);
+    relay.set(Mood::Pass);
+    hear_kinds(&operator, &["push_begin"; 5]);
+    wait_until_told(&edge);
+}
+
+#[test]
+fn an_event_that_the_broker_does_not_take_waits_and_holds_up_no_other() {
+    let (mut broker, acl) = broker_without_begins();
     let (operator, _relay, mut edge) = behind_a_relay(&broker, BoxPlan::default());
     push(&edge, "cam");
     hear_kinds(&operator, &["config", "push_end", "record_status", "record_status"]);
-    let waits = |edge: &EdgeBox| -> Vec<String> {
-        let rows = edge.cli_ok(&["events", "--json"]);
-        let rows = rows.lines().filter(|row| row.contains("\"waits\""));
-        rows.map(|row| serde_json::from_str::<Value>(row).expect("JSON")["kind"].to_string())
-            .collect()
-    };
     wait_until(SOON, "only the refused one waits", || waits(&edge) == ["\"push_begin\""]);
     assert!(edge.log().contains("the broker does not take it"), "{}", edge.log());
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::process::{Process, Stdout};
@@ -99,6 +100,15 @@ impl Broker {
     #[track_caller]
     pub fn terminate(&mut self) {
         self.process.take().expect("it runs").terminate(SOON);
+    }
+
+    /// Lets it read its access list again; who is connected stays so.
+    #[track_caller]
+    pub fn reload(&self) {
+        let reloads = || self.log().matches("Reloading config").count();
+        let before = reloads();
+        self.process.as_ref().expect("it runs").signal(Signal::SIGHUP);
+        wait_until(SOON, "the broker has read its files again", || reloads() > before);
     }
 
     /// Where it listens.

@@ -44,19 +44,17 @@ impl CatalogState {
     ) -> Result<Vec<FleetEvent>, RingError> {
         self.db
             .prepare_cached(
-                "SELECT seq, event_type, body FROM notice WHERE fleet = 1 AND seq > ?1
-                 ORDER BY seq LIMIT ?2",
+                "SELECT seq, event_type, body FROM notice WHERE fleet = 1 AND seq > ?1 ORDER BY seq",
             )
             .and_then(|mut query| {
-                let asked = params![sql(after.0), i64::try_from(most).unwrap_or(i64::MAX)];
-                let rows = query.query_map(asked, |row| {
-                    let number: u16 = row.get(1)?;
-                    let kind = EventKind::from_number(number)
-                        .ok_or(rusqlite::Error::IntegralValueOutOfRange(1, number.into()))?;
+                let rows = query.query_map([sql(after.0)], |row| {
+                    let seq = NoticeSeq(unsql(row.get(0)?));
+                    // A newer version may have entered other kinds before it was taken back.
+                    let kind = EventKind::from_number(row.get(1)?);
                     let body = without_push_secret(row.get(2)?);
-                    Ok(FleetEvent { seq: NoticeSeq(unsql(row.get(0)?)), kind, body })
+                    Ok(kind.map(|kind| FleetEvent { seq, kind, body }))
                 })?;
-                rows.collect()
+                rows.filter_map(Result::transpose).take(most).collect()
             })
             .map_err(RingError::catalog("reading events for the fleet"))
     }
