@@ -24,7 +24,7 @@ const REPORT_AGE_MS: i64 = 100;
 const READY_MAX: Duration = Duration::from_secs(1);
 const FRAME_MS: i64 = 40;
 /// Kills of an ordinary run.
-const KILLS: usize = 12;
+const KILLS: usize = 20;
 
 const CLIP: Clip =
     Clip { seconds: 10, fps: 25, gop: 25, b_frames: 2, video_kbps: 1_000, audio: true };

@@ -40,7 +40,7 @@ const FRAME_MS: i64 = 40;
 fn a_power_cut_loses_at_most_the_promise_and_breaks_nothing() {
     let mut chance = Chance::from_env("power-cut");
     let log = record(BoxPlan::default());
-    let states = cut_and_recover(&log, cut_count(10), &mut chance);
+    let states = cut_and_recover(&log, cut_count(20), &mut chance);
     let broken: Vec<&String> = states.iter().flat_map(|state| &state.broken).collect();
     assert!(broken.is_empty(), "broken: {broken:#?}");
     let lost: Vec<i64> = states.iter().flat_map(|state| state.lost_ms.clone()).collect();
@@ -54,12 +54,13 @@ fn a_power_cut_loses_at_most_the_promise_and_breaks_nothing() {
 fn without_its_sync_the_box_makes_the_rig_go_red() {
     let mut chance = Chance::from_env("power-cut-red");
     let log = record(BoxPlan::default().env("EDGEREC_PLANT_NO_SYNC", "1"));
-    let states = cut_and_recover(&log, 6, &mut chance);
+    let states = cut_and_recover(&log, 20, &mut chance);
     let red = |state: &&State| {
         state.lost_ms.iter().any(|ms| *ms > LOST_MS_MAX) || !state.broken.is_empty()
     };
     let red = states.iter().filter(red).count();
-    assert!(red * 2 > states.len(), "the rig did not go red: {states:#?}");
+    println!("without its sync: {red} of {} states are red", states.len());
+    assert!(red * 100 >= states.len() * 95, "the rig did not go red: {states:#?}");
 }
 
 /// How many cuts: more in long runs.
