@@ -45,8 +45,8 @@ do_install:append() {
     install -m 0644 ${S}/README.md ${S}/SECURITY.md ${S}/CHANGELOG.md ${D}${docdir}/edgerec/
     # The root is read-only: what `edgerec provision` writes lies on the data partition.
     install -d ${D}${sysconfdir}
-    ln -s /data/etc/edgerec ${D}${sysconfdir}/edgerec
-    sed -i -e 's|^d /etc/edgerec |d /data/etc 0755 root root -\nd /data/etc/edgerec |' \
+    ln -s /data${sysconfdir}/edgerec ${D}${sysconfdir}/edgerec
+    sed -i -e 's|^d ${sysconfdir}/edgerec |d /data${sysconfdir} 0755 root root -\nd /data${sysconfdir}/edgerec |' \
         ${D}${nonarch_libdir}/tmpfiles.d/edgerec.conf
     install -d ${D}/data
 }
