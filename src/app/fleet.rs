@@ -14,6 +14,7 @@ use tracing::error;
 
 use crate::api::cloud::CloudDesk;
 use crate::app::AppError;
+use crate::app::disk::Ending;
 use crate::app::watchdog::{Part, Pulse};
 use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
@@ -49,6 +50,7 @@ pub(super) struct FleetParts {
     pub(super) events: Arc<Notify>,
     /// With the folder of the ring.
     pub(super) flash: (Arc<dyn Flash>, PathBuf),
+    pub(super) ending: Ending,
 }
 
 /// Keeps the link to the fleet until `shutdown`; gives what the watchdog is to look at.
@@ -227,6 +229,10 @@ impl FleetBox for OurBox {
             let kept = kept.inspect_err(|problem| error!(%problem, "events will be told again"));
             kept.is_ok()
         })
+    }
+
+    fn ends_because(&self) -> &'static str {
+        self.parts.ending.get().map_or("shutdown", |fault| fault.words())
     }
 
     fn event_news(&self) -> Arc<Notify> {

@@ -11,7 +11,8 @@ use tracing::{info, warn};
 use crate::app::AppError;
 use crate::config::{Hardware, RingConfig};
 use crate::domain::status_light::{STEPS_PER_SECOND, Wellness, is_lit};
-use crate::platform::board::{Led, is_mount_point};
+use crate::platform::board::Led;
+use crate::platform::mounts::is_mount_point;
 use crate::recorder::live::LiveTable;
 use crate::ring::handle::Ring;
 

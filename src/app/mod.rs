@@ -4,6 +4,7 @@
 mod bridge;
 mod callbacks;
 pub mod confinement;
+mod disk;
 pub mod fleet;
 mod hardware;
 mod knowledge;
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 
 use crate::api::control::ControlSocket;
 use crate::app::bridge::RecorderIntake;
+use crate::app::disk::Ending;
 use crate::app::fleet::FleetParts;
 use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
@@ -39,6 +41,7 @@ use crate::app::watchdog::Part;
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::target::Target;
+use crate::domain::disk::DiskFault;
 use crate::fleet::FleetError;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
@@ -50,6 +53,7 @@ use crate::recorder::live::LiveTable;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogSettings;
+use crate::ring::disk::Disk;
 use crate::ring::handle::{Ring, RingSettings};
 use crate::ring::identity::RingIdentity;
 
@@ -94,6 +98,9 @@ pub enum AppError {
     /// Nothing can be recorded any more; a restart of the program recovers.
     #[error("the writer thread ended unasked")]
     WriterGone,
+    /// The ring's disk cannot be recorded to any more; a start of the program finds it again.
+    #[error("{}", _0.words())]
+    Disk(DiskFault),
     /// The ring is not where the board has its data.
     #[error("[board] {0}")]
     Board(String),
@@ -159,6 +166,7 @@ pub async fn run_on(
     if let Some(board) = &config.hardware {
         hardware::check(board, &config.ring)?;
     }
+    disk::check(&config.ring)?;
     let rules = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
     let target = config
         .upload
@@ -167,8 +175,8 @@ pub async fn run_on(
         .transpose()
         .map_err(AppError::Target)?;
     let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
-    let writer_ended = threads.ended();
-    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended };
+    let (writer_ended, disk) = (threads.ended(), threads.disk());
+    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended, disk };
     let served = serve(parts, shutdown, ready).await;
     threads.close(&ring);
     served
@@ -182,6 +190,7 @@ struct Parts {
     target: Option<Arc<dyn Target>>,
     ring: Arc<Ring>,
     writer_ended: CancellationToken,
+    disk: Disk,
 }
 
 /// Serves until `shutdown`, then ends streams first and everything else after them.
@@ -190,7 +199,7 @@ async fn serve(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    let Parts { platform, config, rules, target, ring, writer_ended } = parts;
+    let Parts { platform, config, rules, target, ring, writer_ended, disk } = parts;
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
@@ -240,11 +249,13 @@ async fn serve(
     let of_desk = (online, known.clone());
     let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, of_desk);
     let mut parts = vec![recorder];
+    let ending = Ending::default();
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
         let events = ring.catalog.call(|state| Ok(state.fleet_news())).await?;
-        let of_fleet = FleetParts { desk, rules: in_force, live, events, flash };
+        let of_fleet =
+            FleetParts { desk, rules: in_force, live, events, flash, ending: ending.clone() };
         parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
     if let Some(uploads) = uploads {
@@ -266,8 +277,9 @@ async fn serve(
     after_streams.spawn(watchdog::watch(parts, clock, shutdown.clone()));
 
     let broken = tokio::select! {
-        () = shutdown.cancelled() => false,
-        () = writer_ended.cancelled() => true,
+        () = shutdown.cancelled() => None,
+        () = writer_ended.cancelled() => Some(AppError::WriterGone),
+        fault = disk::watch(disk, config.ring, ending) => Some(AppError::Disk(fault)),
     };
     info!("shutting down");
     watchdog::tell(service_manager::stopping());
@@ -275,7 +287,7 @@ async fn serve(
     end_within("streams", &streams).await;
     background.cancel();
     end_within("transfers and readers", &after_streams).await;
-    if broken { Err(AppError::WriterGone) } else { Ok(()) }
+    broken.map_or(Ok(()), Err)
 }
 
 /// Waits for tasks that were told to end.

@@ -32,6 +32,8 @@ const _: () = assert!(SLOT_BYTES_MIN.is_multiple_of(PAGE_BYTES));
 pub struct RingConfig {
     /// Its directory.
     pub path: PathBuf,
+    /// The ring is on the disk that is mounted here, or nowhere; `None`: on whatever lies at its path.
+    pub mount: Option<PathBuf>,
     /// Everything in it stays below this, in bytes; at least eight slots.
     pub capacity_bytes: u64,
     /// Size of a slot in bytes, a multiple of a page.
@@ -50,8 +52,12 @@ pub struct RingConfig {
 
 impl RingConfig {
     pub(super) fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
-        let before = reading.count();
         let path = section.path("path", reading).unwrap_or_else(|| "/data/edgerec".into());
+        let mount = section.path("mount", reading);
+        if mount.as_ref().is_some_and(|mount| !path.starts_with(mount)) {
+            section.fault("mount", format!("is not above {}", path.display()), reading);
+        }
+        let before = reading.count();
         let capacity_bytes = section.parsed("capacity", reading, parse_size).unwrap_or(24 << 30);
         let slot_bytes = section
             .parsed("slot", reading, |text| {
@@ -85,6 +91,7 @@ impl RingConfig {
         section.finish(reading);
         RingConfig {
             path,
+            mount,
             capacity_bytes,
             slot_bytes,
             sync_interval,

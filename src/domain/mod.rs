@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod contract_time;
 pub mod day_windows;
 pub mod decode_order;
+pub mod disk;
 pub mod document;
 pub mod due;
 pub mod eviction;

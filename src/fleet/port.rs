@@ -41,6 +41,10 @@ pub trait FleetBox: Send + Sync {
     fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Vec<OutgoingEvent>>;
     /// The broker has these events; `false`: that could not be kept.
     fn told(&self, events: Vec<NoticeSeq>) -> FleetFuture<'_, bool>;
+    /// Why the box ends, once it was told to.
+    fn ends_because(&self) -> &'static str {
+        "shutdown"
+    }
     /// Told whenever there is a new event.
     fn event_news(&self) -> Arc<Notify>;
 }

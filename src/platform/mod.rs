@@ -7,6 +7,7 @@ pub mod clock;
 pub mod flash;
 pub mod links;
 pub mod local_socket;
+pub mod mounts;
 pub mod net;
 pub mod planted;
 pub mod random;
