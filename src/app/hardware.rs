@@ -1,7 +1,6 @@
 //! The board that the box runs on: its ring lies on the board's data partition, its LED shows how it
 //! is.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,13 +41,19 @@ pub(super) fn check(hardware: &Hardware, ring: &RingConfig) -> Result<(), AppErr
     Ok(())
 }
 
-/// Shows on the LED how the box is, until `shutdown`; then it is off.
+/// The thermal zones that are told.
+pub(super) fn zones(hardware: Option<&Hardware>) -> Vec<String> {
+    hardware.map(|board| board.thermal_zones.clone()).unwrap_or_default()
+}
+
+/// Shows on the LED, if there is one, how the box is, until `shutdown`; then it is off.
 pub(super) async fn shine(
-    folder: PathBuf,
+    hardware: Option<Hardware>,
     ring: Arc<Ring>,
     live: Arc<LiveTable>,
     shutdown: CancellationToken,
 ) {
+    let Some(folder) = hardware.and_then(|board| board.status_led) else { return };
     let led = match Led::take(&folder) {
         Ok(led) => led,
         Err(error) => return warn!(led = %folder.display(), %error, "no status light"),

@@ -16,6 +16,7 @@ mod target;
 mod trials;
 mod uploads;
 mod watchdog;
+mod wear;
 mod web;
 
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -38,6 +39,7 @@ use crate::app::rules::RulesWatch;
 use crate::app::trials::Trials;
 use crate::app::uploads::Uploads;
 use crate::app::watchdog::Part;
+use crate::app::wear::{WearParts, WearShown};
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::target::Target;
@@ -249,27 +251,36 @@ async fn serve(
     let of_desk = (online, known.clone());
     let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, of_desk);
     let mut parts = vec![recorder];
-    let ending = Ending::default();
+    let (ending, shown) = (Ending::default(), WearShown::default());
+    let of_wear = (live.clone(), in_force.clone(), config.ring.clone());
+    let of_wear = WearParts::new(&ring.catalog, &clock, of_wear, &shown);
+    after_streams.spawn(of_wear.watch(background.clone()));
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
         let events = ring.catalog.call(|state| Ok(state.fleet_news())).await?;
-        let of_fleet =
-            FleetParts { desk, rules: in_force, live, events, flash, ending: ending.clone() };
+        let of_fleet = FleetParts {
+            desk,
+            rules: in_force,
+            live,
+            events,
+            flash,
+            ending: ending.clone(),
+            wear: shown.clone(),
+        };
         parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
     if let Some(uploads) = uploads {
         uploads.start(&ring, &clock, &after_streams, background.clone());
     }
     if let Some(web) = web {
-        let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
-        let zones = zones.unwrap_or_default();
-        let of_web = WebParts { desk, live: live.clone(), board: board.clone(), zones };
+        let zones = hardware::zones(config.hardware.as_ref());
+        let of_web =
+            WebParts { desk, live: live.clone(), board: board.clone(), zones, wear: shown };
         web.start(of_web, &after_streams, &background);
     }
-    if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.clone()) {
-        after_streams.spawn(hardware::shine(led, ring.clone(), live.clone(), background.clone()));
-    }
+    let shining = hardware::shine(config.hardware, ring.clone(), live, background.clone());
+    after_streams.spawn(shining);
     parts.extend(Part::of_ring(&ring, board.clone()));
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
@@ -281,13 +292,21 @@ async fn serve(
         () = writer_ended.cancelled() => Some(AppError::WriterGone),
         fault = disk::watch(disk, config.ring, ending) => Some(AppError::Disk(fault)),
     };
+    end_in_order((ends_streams, streams), (background, after_streams)).await;
+    broken.map_or(Ok(()), Err)
+}
+
+/// Ends streams first, and everything else after them.
+async fn end_in_order(
+    (ends_streams, streams): (DropGuard, TaskTracker),
+    (background, after_streams): (CancellationToken, TaskTracker),
+) {
     info!("shutting down");
     watchdog::tell(service_manager::stopping());
     drop(ends_streams);
     end_within("streams", &streams).await;
     background.cancel();
     end_within("transfers and readers", &after_streams).await;
-    broken.map_or(Ok(()), Err)
 }
 
 /// Waits for tasks that were told to end.
