@@ -46,3 +46,4 @@ pub mod token_bucket;
 pub mod upload_order;
 pub mod upload_plan;
 pub mod wear;
+pub mod write_pace;
