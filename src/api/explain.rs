@@ -38,7 +38,7 @@ impl From<Option<Decision>> for Presence {
 /// # Errors
 /// The database fails.
 pub fn explain(
-    state: &CatalogState,
+    state: &mut CatalogState,
     presence: Presence,
     key: &StreamKey,
     at: Option<UnixMillis>,
@@ -59,7 +59,7 @@ pub fn explain(
 }
 
 fn explain_now(
-    state: &CatalogState,
+    state: &mut CatalogState,
     service: &Service,
     presence: Presence,
     key: &StreamKey,
@@ -83,6 +83,9 @@ fn explain_now(
         say(&mut report.reason, "the stream is not live");
     }
     let now_ms = now.at.wall.unix.0;
+    if let Some(forecast) = state.forecast()?.streams.get(key) {
+        (report.bytes_per_s, report.keeps_s) = (Some(forecast.bytes_per_s), forecast.keeps_s);
+    }
     for gap in state.gaps(key, now_ms, now_ms)?.iter().filter(|gap| gap.until_ms.is_none()) {
         say(&mut report.reason, &gap_words(gap));
     }

@@ -16,9 +16,11 @@ use axum::routing::get;
 use tracing::error;
 
 use crate::domain::time::Instant;
+use crate::domain::wear::WearFigures;
 use crate::platform::clock::Clock;
 use crate::platform::sandbox::{self, Reach};
 use crate::ring::catalog::figures::CatalogFigures;
+use crate::ring::catalog::forecast::Forecast;
 use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
 use crate::ring::meters::RingReading;
@@ -34,6 +36,8 @@ pub trait BoxFigures: Send + Sync {
     fn live(&self) -> BTreeMap<&'static str, u64>;
     /// What was delivered since the start.
     fn delivered(&self) -> DeliveryFigures;
+    /// How worn the disk of the ring is; `None` where that is not known.
+    fn wear(&self) -> Option<WearFigures>;
     /// Temperatures of the board in degrees Celsius, by thermal zone.
     fn temperatures(&self) -> Vec<(String, f64)>;
 }
@@ -84,17 +88,20 @@ impl MetricsDesk {
 }
 
 async fn metrics(State(desk): State<Arc<MetricsDesk>>) -> Response {
-    let catalog = match desk.ring.catalog.call(|state| state.figures()).await {
-        Ok(figures) => figures,
-        Err(problem) => {
-            error!(%problem, "no figures");
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
-        }
-    };
+    let (catalog, forecast) =
+        match desk.ring.catalog.call(|state| Ok((state.figures()?, state.forecast()?))).await {
+            Ok(figures) => figures,
+            Err(problem) => {
+                error!(%problem, "no figures");
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+        };
     let mut page = Page::default();
     page.process(desk.start_time_s(), &desk.figures.live());
     page.ring(&desk.ring.lanes.meters.read());
     page.catalog(&catalog);
+    page.forecast(&forecast);
+    page.wear(desk.figures.wear());
     page.delivery(&catalog, desk.figures.delivered());
     page.board(&desk.figures.temperatures());
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
@@ -174,6 +181,43 @@ impl Page {
         self.count("edgerec_losses_total", help, catalog.losses);
         let help = "Size of the catalog without its log.";
         self.one("edgerec_catalog_bytes", Kind::Gauge, help, catalog.database_bytes);
+    }
+
+    fn forecast(&mut self, forecast: &Forecast) {
+        let rates = forecast.streams.values().map(|stream| stream.bytes_per_s);
+        let help = "Bytes a second written to slots, the mean of the last hour.";
+        self.one("edgerec_written_bytes_per_second", Kind::Gauge, help, rates.sum::<u64>());
+        if let Some(keeps_s) = forecast.streams.values().filter_map(|stream| stream.keeps_s).min() {
+            let help =
+                "Time for which the ring keeps what is written now, of the stream kept shortest.";
+            self.one("edgerec_ring_keeps_seconds", Kind::Gauge, help, keeps_s);
+        }
+        if let Some(safe_s) = forecast.safe_offline_s {
+            let help = "Time for which nothing is lost if nothing is delivered any more.";
+            self.one("edgerec_ring_safe_offline_seconds", Kind::Gauge, help, safe_s);
+        }
+    }
+
+    fn wear(&mut self, wear: Option<WearFigures>) {
+        let Some(wear) = wear else { return };
+        let help = "Bytes written to the disk of the ring since it is counted, by the kernel.";
+        self.count("edgerec_flash_written_bytes_total", help, wear.total.bytes);
+        let help = "Flushes of the disk of the ring since it is counted, by the kernel.";
+        self.count("edgerec_flash_flushes_total", help, wear.total.flushes);
+        let help = "Whether the card is worn out before the time that is wanted of it.";
+        self.one("edgerec_flash_wear_warning", Kind::Gauge, help, u8::from(wear.warning));
+        if let Some(health) = wear.health {
+            let help = "Of the card's life, as it says itself.";
+            self.one("edgerec_flash_used_percent", Kind::Gauge, help, health.used_percent);
+        }
+        let by = [("by", "rate", wear.days_left), ("by", "rules", wear.days_left_by_rules)];
+        let known: Vec<_> =
+            by.into_iter().filter_map(|(by, of, days)| Some((by, of, days?))).collect();
+        if !known.is_empty() {
+            let help =
+                "Days until the card is worn out: at the rate of late, and by the rules in force.";
+            self.labelled("edgerec_flash_days_left", Kind::Gauge, help, known);
+        }
     }
 
     fn delivery(&mut self, catalog: &CatalogFigures, delivered: DeliveryFigures) {

@@ -177,6 +177,13 @@ pub struct ExplainReport {
     pub revision: Option<u64>,
     /// Tasks that record the stream.
     pub tasks: Vec<String>,
+    /// Bytes a second that the stream writes to flash, the mean of the last hour; null if it does not,
+    /// or without a running box.
+    #[serde(default)]
+    pub bytes_per_s: Option<u64>,
+    /// Seconds that the ring keeps at this rate what is written now.
+    #[serde(default)]
+    pub keeps_s: Option<u64>,
     /// The session runs under rules that have changed since.
     pub stale: bool,
     /// All of it in one sentence.
@@ -197,6 +204,8 @@ impl ExplainReport {
             layer,
             revision,
             tasks,
+            bytes_per_s: None,
+            keeps_s: None,
             stale: false,
             reason,
         }

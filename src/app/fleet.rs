@@ -14,7 +14,9 @@ use tracing::error;
 
 use crate::api::cloud::CloudDesk;
 use crate::app::AppError;
+use crate::app::disk::Ending;
 use crate::app::watchdog::{Part, Pulse};
+use crate::app::wear::WearShown;
 use crate::config::MqttConfig;
 use crate::domain::fleet::document::{Addressee, Document, Gate};
 use crate::domain::fleet::keyring::Keyring;
@@ -28,7 +30,7 @@ use crate::domain::service::{Changes, Service};
 use crate::domain::stream_key::StreamKey;
 use crate::fleet::{
     BoxFigures, BrokerAccess, Fleet, FleetBox, FleetFuture, FleetSettings, NotTaken, OutgoingEvent,
-    QueueFigures, Restart, RingFigures, StreamReport,
+    QueueFigures, Restart, RetentionFigures, RingFigures, StreamReport,
 };
 use crate::platform::flash::Flash;
 use crate::recorder::live::LiveTable;
@@ -36,6 +38,7 @@ use crate::recorder::rules::RulesInForce;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::figures::CatalogFigures;
+use crate::ring::catalog::forecast::{Forecast, StreamForecast};
 use crate::ring::catalog::notices::FleetEvent;
 use crate::ring::catalog::open::{FileState, SlotState};
 use crate::ring::layout::stream_hash;
@@ -49,6 +52,8 @@ pub(super) struct FleetParts {
     pub(super) events: Arc<Notify>,
     /// With the folder of the ring.
     pub(super) flash: (Arc<dyn Flash>, PathBuf),
+    pub(super) ending: Ending,
+    pub(super) wear: WearShown,
 }
 
 /// Keeps the link to the fleet until `shutdown`; gives what the watchdog is to look at.
@@ -193,9 +198,15 @@ impl FleetBox for OurBox {
 
     fn figures(&self) -> FleetFuture<'_, Option<BoxFigures>> {
         Box::pin(async {
-            let figures = self.parts.desk.ring.catalog.call(|state| state.figures()).await;
+            let figures = self
+                .parts
+                .desk
+                .ring
+                .catalog
+                .call(|state| Ok((state.figures()?, state.forecast()?)))
+                .await;
             let figures = figures.inspect_err(|problem| error!(%problem, "no figures")).ok()?;
-            Some(self.told_of(&figures))
+            Some(self.told_of(&figures.0, figures.1))
         })
     }
 
@@ -229,13 +240,19 @@ impl FleetBox for OurBox {
         })
     }
 
+    fn ends_because(&self) -> &'static str {
+        self.parts.ending.get().map_or("shutdown", |fault| fault.words())
+    }
+
     fn event_news(&self) -> Arc<Notify> {
         self.parts.events.clone()
     }
 }
 
 impl OurBox {
-    fn told_of(&self, figures: &CatalogFigures) -> BoxFigures {
+    fn told_of(&self, figures: &CatalogFigures, forecast: Forecast) -> BoxFigures {
+        let of_stream =
+            |(key, of): (StreamKey, StreamForecast)| (key, (of.bytes_per_s, of.keeps_s));
         let slots = |state: SlotState| figures.slots[state as usize];
         let (flash, ring_path) = &self.parts.flash;
         let space = flash.space(ring_path);
@@ -253,6 +270,11 @@ impl OurBox {
                 bytes: figures.queued_bytes,
                 failed: figures.files[FileState::Failed as usize],
             },
+            retention: RetentionFigures {
+                streams: forecast.streams.into_iter().map(of_stream).collect(),
+                safe_offline_s: forecast.safe_offline_s,
+            },
+            wear: self.parts.wear.read(),
             flash_free_bytes: space.ok().map(|space| space.free_bytes),
         }
     }

@@ -1,7 +1,6 @@
 //! The board that the box runs on: its ring lies on the board's data partition, its LED shows how it
 //! is.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use tracing::{info, warn};
 use crate::app::AppError;
 use crate::config::{Hardware, RingConfig};
 use crate::domain::status_light::{STEPS_PER_SECOND, Wellness, is_lit};
-use crate::platform::board::{Led, is_mount_point};
+use crate::platform::board::Led;
+use crate::platform::mounts::is_mount_point;
 use crate::recorder::live::LiveTable;
 use crate::ring::handle::Ring;
 
@@ -41,13 +41,19 @@ pub(super) fn check(hardware: &Hardware, ring: &RingConfig) -> Result<(), AppErr
     Ok(())
 }
 
-/// Shows on the LED how the box is, until `shutdown`; then it is off.
+/// The thermal zones that are told.
+pub(super) fn zones(hardware: Option<&Hardware>) -> Vec<String> {
+    hardware.map(|board| board.thermal_zones.clone()).unwrap_or_default()
+}
+
+/// Shows on the LED, if there is one, how the box is, until `shutdown`; then it is off.
 pub(super) async fn shine(
-    folder: PathBuf,
+    hardware: Option<Hardware>,
     ring: Arc<Ring>,
     live: Arc<LiveTable>,
     shutdown: CancellationToken,
 ) {
+    let Some(folder) = hardware.and_then(|board| board.status_led) else { return };
     let led = match Led::take(&folder) {
         Ok(led) => led,
         Err(error) => return warn!(led = %folder.display(), %error, "no status light"),

@@ -4,6 +4,7 @@
 mod bridge;
 mod callbacks;
 pub mod confinement;
+mod disk;
 pub mod fleet;
 mod hardware;
 mod knowledge;
@@ -15,6 +16,7 @@ mod target;
 mod trials;
 mod uploads;
 mod watchdog;
+mod wear;
 mod web;
 
 use std::net::SocketAddr;
@@ -22,12 +24,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api::control::ControlSocket;
 use crate::app::bridge::RecorderIntake;
+use crate::app::disk::Ending;
 use crate::app::fleet::FleetParts;
 use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
@@ -36,9 +39,11 @@ use crate::app::rules::RulesWatch;
 use crate::app::trials::Trials;
 use crate::app::uploads::Uploads;
 use crate::app::watchdog::Part;
+use crate::app::wear::{WearParts, WearShown};
 use crate::app::web::{Web, WebParts};
 use crate::config::{Config, ConfigFaults, RingConfig};
 use crate::delivery::target::Target;
+use crate::domain::disk::DiskFault;
 use crate::fleet::FleetError;
 use crate::ingest::admission::Admission;
 use crate::ingest::rtmp::RtmpListener;
@@ -50,6 +55,7 @@ use crate::recorder::live::LiveTable;
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogSettings;
+use crate::ring::disk::Disk;
 use crate::ring::handle::{Ring, RingSettings};
 use crate::ring::identity::RingIdentity;
 
@@ -94,6 +100,9 @@ pub enum AppError {
     /// Nothing can be recorded any more; a restart of the program recovers.
     #[error("the writer thread ended unasked")]
     WriterGone,
+    /// The ring's disk cannot be recorded to any more; a start of the program finds it again.
+    #[error("{}", _0.words())]
+    Disk(DiskFault),
     /// The ring is not where the board has its data.
     #[error("[board] {0}")]
     Board(String),
@@ -159,6 +168,7 @@ pub async fn run_on(
     if let Some(board) = &config.hardware {
         hardware::check(board, &config.ring)?;
     }
+    disk::check(&config.ring)?;
     let rules = RulesWatch::open(platform.flash.clone(), config.rules.file.clone())?;
     let target = config
         .upload
@@ -167,8 +177,8 @@ pub async fn run_on(
         .transpose()
         .map_err(AppError::Target)?;
     let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
-    let writer_ended = threads.ended();
-    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended };
+    let (writer_ended, disk) = (threads.ended(), threads.disk());
+    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended, disk };
     let served = serve(parts, shutdown, ready).await;
     threads.close(&ring);
     served
@@ -182,6 +192,7 @@ struct Parts {
     target: Option<Arc<dyn Target>>,
     ring: Arc<Ring>,
     writer_ended: CancellationToken,
+    disk: Disk,
 }
 
 /// Serves until `shutdown`, then ends streams first and everything else after them.
@@ -190,7 +201,7 @@ async fn serve(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    let Parts { platform, config, rules, target, ring, writer_ended } = parts;
+    let Parts { platform, config, rules, target, ring, writer_ended, disk } = parts;
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
@@ -240,25 +251,36 @@ async fn serve(
     let of_desk = (online, known.clone());
     let desk = web::cloud_desk(&config, ring.clone(), clock.clone(), service, of_desk);
     let mut parts = vec![recorder];
+    let (ending, shown) = (Ending::default(), WearShown::default());
+    let of_wear = (live.clone(), in_force.clone(), config.ring.clone());
+    let of_wear = WearParts::new(&ring.catalog, &clock, of_wear, &shown);
+    after_streams.spawn(of_wear.watch(background.clone()));
     if let Some((mqtt, us)) = config.mqtt.as_ref().zip(us) {
         let (desk, live) = (desk.clone(), live.clone());
         let flash = (platform.flash.clone(), config.ring.path.clone());
         let events = ring.catalog.call(|state| Ok(state.fleet_news())).await?;
-        let of_fleet = FleetParts { desk, rules: in_force, live, events, flash };
+        let of_fleet = FleetParts {
+            desk,
+            rules: in_force,
+            live,
+            events,
+            flash,
+            ending: ending.clone(),
+            wear: shown.clone(),
+        };
         parts.extend(fleet::start(mqtt, us, of_fleet, &after_streams, &background)?);
     }
     if let Some(uploads) = uploads {
         uploads.start(&ring, &clock, &after_streams, background.clone());
     }
     if let Some(web) = web {
-        let zones = config.hardware.as_ref().map(|board| board.thermal_zones.clone());
-        let zones = zones.unwrap_or_default();
-        let of_web = WebParts { desk, live: live.clone(), board: board.clone(), zones };
+        let zones = hardware::zones(config.hardware.as_ref());
+        let of_web =
+            WebParts { desk, live: live.clone(), board: board.clone(), zones, wear: shown };
         web.start(of_web, &after_streams, &background);
     }
-    if let Some(led) = config.hardware.as_ref().and_then(|board| board.status_led.clone()) {
-        after_streams.spawn(hardware::shine(led, ring.clone(), live.clone(), background.clone()));
-    }
+    let shining = hardware::shine(config.hardware, ring.clone(), live, background.clone());
+    after_streams.spawn(shining);
     parts.extend(Part::of_ring(&ring, board.clone()));
     after_streams.spawn(control.run(ring, known, after_streams.clone(), background.clone()));
     ready(addresses);
@@ -266,16 +288,25 @@ async fn serve(
     after_streams.spawn(watchdog::watch(parts, clock, shutdown.clone()));
 
     let broken = tokio::select! {
-        () = shutdown.cancelled() => false,
-        () = writer_ended.cancelled() => true,
+        () = shutdown.cancelled() => None,
+        () = writer_ended.cancelled() => Some(AppError::WriterGone),
+        fault = disk::watch(disk, config.ring, ending) => Some(AppError::Disk(fault)),
     };
+    end_in_order((ends_streams, streams), (background, after_streams)).await;
+    broken.map_or(Ok(()), Err)
+}
+
+/// Ends streams first, and everything else after them.
+async fn end_in_order(
+    (ends_streams, streams): (DropGuard, TaskTracker),
+    (background, after_streams): (CancellationToken, TaskTracker),
+) {
     info!("shutting down");
     watchdog::tell(service_manager::stopping());
     drop(ends_streams);
     end_within("streams", &streams).await;
     background.cancel();
     end_within("transfers and readers", &after_streams).await;
-    if broken { Err(AppError::WriterGone) } else { Ok(()) }
 }
 
 /// Waits for tasks that were told to end.

@@ -16,8 +16,10 @@ use crate::api::metrics::{BoxFigures, DeliveryFigures, MetricsDesk};
 use crate::app::AppError;
 use crate::app::knowledge::Knowledge;
 use crate::app::online::Online;
+use crate::app::wear::WearShown;
 use crate::config::{ApiConfig, Config};
 use crate::delivery::board::Board;
+use crate::domain::wear::WearFigures;
 use crate::platform::board::temperatures;
 use crate::platform::clock::Clock;
 use crate::platform::net::Net;
@@ -41,6 +43,7 @@ pub(super) struct WebParts {
     pub(super) board: Option<Arc<Board>>,
     /// Types of the thermal zones that are told.
     pub(super) zones: Vec<String>,
+    pub(super) wear: WearShown,
 }
 
 /// What answers actions, whether they come over HTTP or from the fleet.
@@ -73,13 +76,13 @@ impl Web {
 
     /// Serves until `shutdown`.
     pub(super) fn start(self, parts: WebParts, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        let WebParts { desk, live, board, zones } = parts;
+        let WebParts { desk, live, board, zones, wear } = parts;
         let (ring, clock, key) = (desk.ring.clone(), desk.clock.clone(), desk.key.clone());
         let files = FileDesk::new(ring.clone(), clock.clone(), key.clone(), tasks.clone());
         let shows = LiveDesk::new(ring.live.clone(), clock.clone(), key);
         tasks.spawn(files.clone().close_idle(shutdown.clone()));
         let door = Door::new(desk, self.credentials);
-        let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board, zones }));
+        let metrics = MetricsDesk::new(ring, clock, Arc::new(Figures { live, board, zones, wear }));
         let routes = files.routes().merge(shows.routes()).merge(metrics.routes());
         let routes = routes.merge(door.routes());
         tasks.spawn(self.server.run(routes, tasks.clone(), shutdown.clone()));
@@ -91,6 +94,7 @@ struct Figures {
     live: Arc<LiveTable>,
     board: Option<Arc<Board>>,
     zones: Vec<String>,
+    wear: WearShown,
 }
 
 impl BoxFigures for Figures {
@@ -108,6 +112,10 @@ impl BoxFigures for Figures {
             moving,
             bytes_per_s,
         }
+    }
+
+    fn wear(&self) -> Option<WearFigures> {
+        self.wear.read()
     }
 
     fn temperatures(&self) -> Vec<(String, f64)> {

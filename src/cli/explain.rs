@@ -40,6 +40,10 @@ pub fn explain(
     for task in &report.tasks {
         print(out, format_args!("recorded by task {}", printable(task)))?;
     }
+    if let Some(keeps_s) = report.keeps_s {
+        let hours = keeps_s / 3_600;
+        print(out, format_args!("at this rate the ring keeps {hours} h of it"))?;
+    }
     print(out, printable(&report.reason))
 }
 

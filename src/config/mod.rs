@@ -29,7 +29,7 @@ pub use control::{
 };
 pub use hardware::Hardware;
 pub use quantity::{BitRate, parse_bit_rate, parse_duration, parse_size};
-pub use ring::RingConfig;
+pub use ring::{Endurance, RingConfig};
 pub use rules_file::RulesDocument;
 use section::{Reading, Section};
 pub use upload::{CallbackConfig, S3Config, Target, TencentVodConfig, UploadConfig};

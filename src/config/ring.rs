@@ -20,6 +20,13 @@ const SLOTS_MAX: u64 = 1_000_000;
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Longest time between two syncs.
 const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long a card is to last if nothing is said: three years.
+const WARN_WEAR: Duration = DAY.saturating_mul(1_095);
+/// Shortest time that can be asked of a card.
+const WARN_WEAR_MIN: Duration = DAY;
+/// Longest time that can be asked of a card.
+const WARN_WEAR_MAX: Duration = DAY.saturating_mul(36_500);
 /// Shortest HLS clip.
 const HLS_CLIP_MIN: Duration = Duration::from_secs(1);
 /// Longest HLS clip.
@@ -32,6 +39,10 @@ const _: () = assert!(SLOT_BYTES_MIN.is_multiple_of(PAGE_BYTES));
 pub struct RingConfig {
     /// Its directory.
     pub path: PathBuf,
+    /// The ring is on the disk that is mounted here, or nowhere; `None`: on whatever lies at its path.
+    pub mount: Option<PathBuf>,
+    /// What its disk is good for, as far as anybody told.
+    pub endurance: Option<Endurance>,
     /// Everything in it stays below this, in bytes; at least eight slots.
     pub capacity_bytes: u64,
     /// Size of a slot in bytes, a multiple of a page.
@@ -48,10 +59,23 @@ pub struct RingConfig {
     pub hls_clip_max: Option<Duration>,
 }
 
+/// What a disk is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endurance {
+    /// Bytes that can be written to it in all, by its data sheet (TBW).
+    pub bytes: u64,
+    /// Days that it is to last: it is warned of an end before that.
+    pub warn_days: u64,
+}
+
 impl RingConfig {
     pub(super) fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
-        let before = reading.count();
         let path = section.path("path", reading).unwrap_or_else(|| "/data/edgerec".into());
+        let mount = section.path("mount", reading);
+        if mount.as_ref().is_some_and(|mount| !path.starts_with(mount)) {
+            section.fault("mount", format!("is not above {}", path.display()), reading);
+        }
+        let before = reading.count();
         let capacity_bytes = section.parsed("capacity", reading, parse_size).unwrap_or(24 << 30);
         let slot_bytes = section
             .parsed("slot", reading, |text| {
@@ -82,9 +106,12 @@ impl RingConfig {
         let hls_clip_max = section.parsed("hls_clip_max", reading, |text| {
             duration_within(text, HLS_CLIP_MIN, HLS_CLIP_MAX)
         });
+        let endurance = read_endurance(&mut section, reading);
         section.finish(reading);
         RingConfig {
             path,
+            mount,
+            endurance,
             capacity_bytes,
             slot_bytes,
             sync_interval,
@@ -96,11 +123,60 @@ impl RingConfig {
     }
 }
 
+fn read_endurance(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Option<Endurance> {
+    let bytes = section.parsed("endurance", reading, |text| match parse_size(text)? {
+        0 => Err("is nothing".to_owned()),
+        bytes => Ok(bytes),
+    });
+    if section.has("warn_wear") && bytes.is_none() {
+        section.fault("warn_wear", "does nothing without endurance", reading);
+    }
+    let warn = section
+        .parsed("warn_wear", reading, |text| duration_within(text, WARN_WEAR_MIN, WARN_WEAR_MAX));
+    let warn_days = warn.unwrap_or(WARN_WEAR).as_secs() / DAY.as_secs();
+    Some(Endurance { bytes: bytes?, warn_days })
+}
+
 fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if (min..=max).contains(&duration) {
         Ok(duration)
     } else {
         Err(format!("is outside {min:?}..={max:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::platform::flash::SystemFlash;
+
+    fn read(lines: &str) -> Result<RingConfig, String> {
+        let text = format!("[ring]\npath = \"/data/edgerec\"\n{lines}");
+        let config = Config::parse(&text, Path::new("/etc/edgerec"), &SystemFlash);
+        config.map(|config| config.ring).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn a_disk_is_named_by_where_it_is_mounted_and_is_above_the_ring() {
+        let mount = read("mount = \"/data\"\n").expect("good").mount;
+        assert_eq!(mount.as_deref(), Some(Path::new("/data")));
+        assert!(read("mount = \"/media/usb\"\n").expect_err("beside").contains("is not above"));
+    }
+
+    #[test]
+    fn what_a_card_is_good_for_is_told_with_how_long_it_is_to_last() {
+        let endurance = |lines| read(lines).expect("good").endurance;
+        assert_eq!(endurance(""), None);
+        let three_years = Endurance { bytes: 20_000_000_000_000, warn_days: 1_095 };
+        assert_eq!(endurance("endurance = \"20TB\"\n"), Some(three_years));
+        let short = endurance("endurance = \"20TB\"\nwarn_wear = \"30d\"\n");
+        assert_eq!(short.map(|one| one.warn_days), Some(30));
+        let alone = read("warn_wear = \"30d\"\n").expect_err("of nothing");
+        assert!(alone.contains("does nothing without endurance"), "{alone}");
+        assert!(read("endurance = \"0B\"\n").is_err());
     }
 }

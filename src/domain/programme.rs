@@ -25,6 +25,7 @@ use crate::domain::recording::{Boundary, Recording};
 use crate::domain::splice::Pause;
 use crate::domain::template::Template;
 use crate::domain::time::Moment;
+use crate::domain::write_pace::WritePriority;
 
 /// A recording that is handed over waits for the other feeder so long, in seconds.
 const HANDED_OVER_S: u32 = 60;
@@ -170,6 +171,16 @@ impl Programme {
     #[must_use]
     pub fn decision(&self) -> Option<&Decision> {
         self.live.as_ref().map(|live| &live.decision)
+    }
+
+    /// How important what comes now is, by the most important of what records it.
+    #[must_use]
+    pub fn write_priority(&self) -> WritePriority {
+        let of = |entry: &Entry| match entry.why.is_task() {
+            true => WritePriority::Task,
+            false => WritePriority::Rule,
+        };
+        self.entries.iter().filter(|entry| entry.on).map(of).max().unwrap_or_default()
     }
 
     /// Whether samples of the live session have to go to the ring.

@@ -42,8 +42,8 @@ use crate::fleet::link::{Link, LinkStatus};
 use crate::fleet::notebook::Notebook;
 use crate::fleet::outbound::Outbound;
 pub use crate::fleet::port::{
-    BoxFigures, FleetBox, FleetFuture, NotTaken, OutgoingEvent, QueueFigures, Restart, RingFigures,
-    StreamReport,
+    BoxFigures, FleetBox, FleetFuture, NotTaken, OutgoingEvent, QueueFigures, Restart,
+    RetentionFigures, RingFigures, StreamReport,
 };
 use crate::fleet::presence::Presence;
 use crate::fleet::topics::Topics;

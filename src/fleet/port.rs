@@ -1,5 +1,6 @@
 //! What the fleet needs of the box.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::domain::service::fleet_rules::News;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::BootTime;
+use crate::domain::wear::WearFigures;
 
 /// What the port gives back.
 pub type FleetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,6 +44,10 @@ pub trait FleetBox: Send + Sync {
     fn events(&self, after: NoticeSeq, most: usize) -> FleetFuture<'_, Option<Vec<OutgoingEvent>>>;
     /// The broker has these events; `false`: that could not be kept.
     fn told(&self, events: Vec<NoticeSeq>) -> FleetFuture<'_, bool>;
+    /// Why the box ends, once it was told to.
+    fn ends_because(&self) -> &'static str {
+        "shutdown"
+    }
     /// Told whenever there is a new event.
     fn event_news(&self) -> Arc<Notify>;
 }
@@ -97,8 +103,22 @@ pub struct BoxFigures {
     pub ring: RingFigures,
     /// What is to be delivered.
     pub queue: QueueFigures,
+    /// How long the ring keeps what is written.
+    pub retention: RetentionFigures,
+    /// How worn its disk is; `None` where that is not known.
+    pub wear: Option<WearFigures>,
     /// Free bytes of the ring's file system.
     pub flash_free_bytes: Option<u64>,
+}
+
+/// How long the ring keeps what is written now, at the rates of late.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetentionFigures {
+    /// Bytes a second that a stream writes, and the seconds that are kept of it; of the streams that
+    /// write.
+    pub streams: BTreeMap<StreamKey, (u64, Option<u64>)>,
+    /// Seconds without a link for which nothing is lost.
+    pub safe_offline_s: Option<u64>,
 }
 
 /// How the ring stands.

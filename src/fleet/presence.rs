@@ -30,9 +30,9 @@ impl Presence {
         said.to_string()
     }
 
-    /// The box ends in order.
-    pub(super) fn farewell(&self, connection: u64) -> String {
-        self.death(connection, "shutdown")
+    /// The box ends in order, and why.
+    pub(super) fn farewell(&self, connection: u64, cause: &str) -> String {
+        self.death(connection, cause)
     }
 
     /// What the broker says for the box when the link is lost.
@@ -67,7 +67,7 @@ mod tests {
     fn what_another_process_said_is_told_from_what_we_said() {
         let us = Presence::new(BootId([7; 16]), 1);
         let other = Presence::new(BootId([7; 16]), 2);
-        for said in [us.birth(1), us.will(2), us.farewell(3)] {
+        for said in [us.birth(1), us.will(2), us.farewell(3, "shutdown")] {
             assert!(!us.is_of_another(said.as_bytes()) && other.is_of_another(said.as_bytes()));
         }
         for nonsense in ["", "{", "[]", "{\"process\": 7}"] {

@@ -8,6 +8,7 @@ use crate::domain::fleet::refused::Refused;
 use crate::domain::ids::BootId;
 use crate::domain::service::layers::SentLayer;
 use crate::domain::time::{BootTime, ClockQuality, Instant};
+use crate::domain::wear::WearFigures;
 use crate::fleet::notebook::{LayerNotes, Notes};
 use crate::fleet::port::{BoxFigures, Restart, StreamReport};
 
@@ -83,19 +84,24 @@ impl State<'_> {
                 "slots_failed": figures.ring.slots_failed,
                 "gaps": figures.ring.gaps,
                 "losses": figures.ring.losses,
+                "safe_offline_s": figures.retention.safe_offline_s,
             });
             state["queue"] = json!({
                 "files": figures.queue.files,
                 "bytes": figures.queue.bytes,
                 "failed": figures.queue.failed,
             });
-            state["flash"] = json!({"free_bytes": figures.flash_free_bytes});
+            state["flash"] = json!({
+                "free_bytes": figures.flash_free_bytes,
+                "wear": figures.wear.as_ref().map(wear_value),
+            });
         }
         state
     }
 
     fn stream(&self, stream: &StreamReport) -> Value {
         let matched = stream.decision.matched();
+        let retention = self.figures.and_then(|one| one.retention.streams.get(&stream.key));
         json!({
             "domain": stream.key.domain(),
             "app": stream.key.app(),
@@ -106,6 +112,8 @@ impl State<'_> {
             "template": matched.map(|matched| &matched.template.name),
             "layer": matched.map(|matched| matched.layer.to_string()),
             "revision": matched.map(|matched| matched.revision),
+            "bytes_per_s": retention.map(|(bytes_per_s, _)| bytes_per_s),
+            "keeps_s": retention.and_then(|(_, keeps_s)| *keeps_s),
             "stale": stream.stale.is_some(),
             "restart": stream.stale.map(|restart| match restart {
                 Restart::From(at) => self.time(at),
@@ -120,6 +128,20 @@ impl State<'_> {
         let unix_ms = self.now.wall.unix.0.saturating_add(boot_ms(at) - boot_ms(self.now.boot));
         Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
     }
+}
+
+fn wear_value(wear: &WearFigures) -> Value {
+    json!({
+        "written_bytes": wear.total.bytes,
+        "flushes": wear.total.flushes,
+        "written_bytes_today": wear.today.bytes,
+        "flushes_today": wear.today.flushes,
+        "used_percent": wear.health.map(|health| health.used_percent),
+        "pre_eol": wear.health.map(|health| health.pre_eol),
+        "days_left": wear.days_left,
+        "days_left_by_rules": wear.days_left_by_rules,
+        "warning": wear.warning,
+    })
 }
 
 fn layer_value(notes: &LayerNotes, standing: &LayerStanding) -> Value {

@@ -95,7 +95,7 @@ impl Voice {
     /// Says that the box ends in order, unless that would mean to wait.
     fn farewell(&self) {
         if let Some(standing) = self.standing() {
-            let farewell = self.presence.farewell(standing.connection);
+            let farewell = self.presence.farewell(standing.connection, self.us.ends_because());
             let farewell = kept(standing, self.topics.online.clone(), farewell);
             // If it cannot be said, the broker says the will.
             let _ = self.outbound.try_publish(standing.connection, &farewell);

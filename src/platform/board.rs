@@ -1,11 +1,10 @@
-//! What a board has, as the kernel shows it: LEDs, temperatures, mounts.
+//! What a board has, as the kernel shows it: LEDs and temperatures.
 //!
 //! # Specification
 //! Linux `Documentation/leds/leds-class.rst`, `Documentation/driver-api/thermal/sysfs-api.rst`.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel shows thermal zones.
@@ -56,16 +55,6 @@ fn temperatures_in(zones: &Path, types: &[String]) -> Vec<(String, f64)> {
     found
 }
 
-/// Whether something is mounted on a folder.
-///
-/// # Errors
-/// The folder cannot be looked at.
-pub fn is_mount_point(folder: &Path) -> io::Result<bool> {
-    let here = fs::metadata(folder)?;
-    let above = fs::metadata(folder.join(".."))?;
-    Ok(here.dev() != above.dev() || here.ino() == above.ino())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,13 +74,5 @@ mod tests {
         let asked = ["cpu-thermal".to_owned(), "npu-thermal".to_owned()];
         assert_eq!(temperatures_in(dir.path(), &asked), [("cpu-thermal".to_owned(), 48.312)]);
         assert!(temperatures_in(&dir.path().join("none"), &asked).is_empty());
-    }
-
-    #[test]
-    fn a_folder_is_no_mount_point_and_the_root_is_one() {
-        let dir = tempfile::tempdir().expect("scratch");
-        assert!(!is_mount_point(dir.path()).expect("there"));
-        assert!(is_mount_point(Path::new("/")).expect("there"));
-        assert!(is_mount_point(Path::new("/proc")).expect("there"));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,8 +11,11 @@ use nix::errno::Errno;
 use nix::fcntl::{
     FallocateFlags, Flock, FlockArg, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise,
 };
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::uio::pwritev;
+
+use crate::domain::disk::DiskView;
+use crate::platform::mounts;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,11 @@ pub trait Flash: Send + Sync {
     fn modified(&self, path: &Path) -> io::Result<SystemTime>;
     /// Room on the file system of a path.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// The disk that a folder lies on; one that nothing can happen to is always the same.
+    fn disk(&self, path: &Path) -> io::Result<DiskView> {
+        let Space { total_bytes, .. } = self.space(path)?;
+        Ok(DiskView { device: 0, folder: 0, read_only: false, total_bytes })
+    }
     /// Takes the exclusive lock on a file that must exist; `WouldBlock` if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FlashLock>>;
 }
@@ -166,6 +174,17 @@ impl Flash for SystemFlash {
         Ok(Space {
             total_bytes: bytes_of(stat.blocks(), unit),
             free_bytes: bytes_of(stat.blocks_available(), unit),
+        })
+    }
+
+    fn disk(&self, path: &Path) -> io::Result<DiskView> {
+        let (folder, stat) = (fs::metadata(path)?, statvfs(path)?);
+        let device = folder.dev();
+        Ok(DiskView {
+            device,
+            folder: folder.ino(),
+            read_only: stat.flags().contains(FsFlags::ST_RDONLY) || mounts::takes_no_writes(device),
+            total_bytes: bytes_of(stat.blocks(), stat.fragment_size()),
         })
     }
 

@@ -35,3 +35,11 @@ pub fn alive() -> io::Result<()> {
 pub fn stopping() -> io::Result<()> {
     sd_notify::notify(&[NotifyState::Stopping])
 }
+
+/// How the service is, in words, for whoever asks the service manager.
+///
+/// # Errors
+/// As [`ready`].
+pub fn status(words: &str) -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::Status(words)])
+}

@@ -1,7 +1,7 @@
 //! The streams that are live now, and what was decided about them when they began.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ids::SessionId;
@@ -32,6 +32,8 @@ struct Row {
     live: LiveSession,
     /// A restart is asked for; its entry reads it.
     restart: Arc<AtomicBool>,
+    /// What came of it; its entry counts.
+    bytes: Arc<AtomicU64>,
 }
 
 impl LiveTable {
@@ -60,6 +62,15 @@ impl LiveTable {
     #[must_use]
     pub fn keys(&self) -> Vec<StreamKey> {
         self.table().keys().cloned().collect()
+    }
+
+    /// Every live stream, when its session began, and the bytes that came of it since, recorded or not.
+    #[must_use]
+    pub fn incoming(&self) -> Vec<(StreamKey, BootTime, u64)> {
+        let of = |(key, row): (&StreamKey, &Row)| {
+            (key.clone(), row.live.began.boot, row.bytes.load(Ordering::Relaxed))
+        };
+        self.table().iter().map(of).collect()
     }
 
     /// When a session is restarted has changed.
@@ -98,9 +109,15 @@ pub struct LiveEntry {
     session: SessionId,
     decision: Decision,
     restart: Arc<AtomicBool>,
+    bytes: Arc<AtomicU64>,
 }
 
 impl LiveEntry {
+    /// So many more bytes of media came.
+    pub fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Whether somebody has asked for a restart of the session.
     #[must_use]
     pub fn is_restart_asked(&self) -> bool {
@@ -129,8 +146,10 @@ impl LiveEntry {
     pub fn new(table: Arc<LiveTable>, key: StreamKey, session: LiveSession) -> Self {
         let (id, decision) = (session.session, session.decision.clone());
         let restart = Arc::new(AtomicBool::new(false));
-        table.table().insert(key.clone(), Row { live: session, restart: restart.clone() });
-        LiveEntry { table, key, session: id, decision, restart }
+        let bytes = Arc::new(AtomicU64::new(0));
+        let row = Row { live: session, restart: restart.clone(), bytes: bytes.clone() };
+        table.table().insert(key.clone(), row);
+        LiveEntry { table, key, session: id, decision, restart, bytes }
     }
 }
 

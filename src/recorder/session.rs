@@ -256,7 +256,10 @@ impl RecordedSession {
             head: Bytes::copy_from_slice(&fragment.head),
             payload: fragment.payload.clone(),
         });
-        match self.parts().lane.push(fragment) {
+        let priority = programme.write_priority();
+        let lane = &mut self.parts().lane;
+        lane.set_priority(priority);
+        match lane.push(fragment) {
             Ok(()) => self.owed.clear(),
             Err(fragment) => self.drop_fragment(&fragment),
         }

@@ -16,6 +16,7 @@ use crate::ring::RingError;
 use crate::ring::catalog::open::Span;
 use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path};
 use crate::ring::clip::{Leases, RingClip};
+use crate::ring::disk::Disk;
 use crate::ring::identity::{RingIdentity, lock};
 use crate::ring::lane::Lanes;
 use crate::ring::live_hub::LiveHub;
@@ -54,6 +55,7 @@ pub struct RingThreads {
     writer: JoinHandle<()>,
     catalog: JoinHandle<()>,
     ended: CancellationToken,
+    disk: Disk,
     _lock: Box<dyn FlashLock>,
 }
 
@@ -69,6 +71,7 @@ impl Ring {
     ) -> Result<(Arc<Ring>, RingThreads), RingError> {
         let path = &settings.path;
         let identity = Arc::new(RingIdentity::read(&*flash, path)?);
+        let disk = Disk::of(flash.clone(), path, &identity)?;
         let held = lock(&*flash, path)?;
         let leases = Arc::new(Leases::default());
         let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
@@ -102,7 +105,7 @@ impl Ring {
         let live = Arc::default();
         let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, live, slots });
         let threads =
-            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, _lock: held };
+            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, disk, _lock: held };
         Ok((ring, threads))
     }
 
@@ -206,6 +209,12 @@ impl RingThreads {
     #[must_use]
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
+    }
+
+    /// The disk that the ring was opened on.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        self.disk.clone()
     }
 
     /// Writes and syncs what the lanes still hold, and closes the catalog. Streams should have

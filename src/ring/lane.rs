@@ -5,7 +5,7 @@
 //! it and enters it in the gap ledger; ingest never waits for flash. At most [`STREAMS_MAX`] lanes
 //! are ever made; their queues live as long as the process and are used again and again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
@@ -15,6 +15,7 @@ use crate::domain::ids::RecordingId;
 use crate::domain::limits::{LANE_FRAGMENTS, STREAMS_MAX};
 use crate::domain::splice::Pause;
 use crate::domain::time::Instant;
+use crate::domain::write_pace::WritePriority;
 use crate::ring::fragment::{Fragment, SessionStart};
 use crate::ring::meters::RingMeters;
 
@@ -67,6 +68,8 @@ struct Table {
 /// What both ends of a lane share.
 #[derive(Default)]
 struct Ending {
+    /// A number of [`WritePriority`].
+    priority: AtomicU8,
     ended: AtomicBool,
     end: Mutex<Option<(SessionEnd, LaneProducer)>>,
 }
@@ -147,6 +150,11 @@ impl StreamLane {
         }
     }
 
+    /// How important what is handed over from now on is. What waits already has it too.
+    pub fn set_priority(&self, priority: WritePriority) {
+        self.ending.priority.store(priority as u8, Ordering::Relaxed);
+    }
+
     /// Tells that nothing that comes after this belongs to the recordings.
     ///
     /// # Errors
@@ -172,6 +180,12 @@ impl StreamLane {
 }
 
 impl WriterLane {
+    /// How important its stream is.
+    #[must_use]
+    pub fn priority(&self) -> WritePriority {
+        WritePriority::from_number(self.ending.priority.load(Ordering::Relaxed))
+    }
+
     /// Passes everything waiting to `take`, until it gives one back because it cannot take it
     /// yet; that one comes first the next time. When the stream has ended and all is taken, puts
     /// the queue back into the table.

@@ -16,6 +16,7 @@
 
 pub mod catalog;
 pub mod clip;
+pub mod disk;
 pub mod fragment;
 pub mod fsck;
 pub mod handle;
@@ -36,6 +37,7 @@ pub mod writer;
 
 use std::path::PathBuf;
 
+use crate::domain::disk::DiskFault;
 use crate::domain::ids::SlotIndex;
 
 /// The ring cannot do what was asked.
@@ -76,6 +78,14 @@ pub enum RingError {
         free_bytes: u64,
         /// What the budget asks for.
         need_bytes: u64,
+    },
+    /// Its disk cannot be recorded to.
+    #[error("{path}: {}", fault.words())]
+    Disk {
+        /// The configured path.
+        path: PathBuf,
+        /// Why not.
+        fault: DiskFault,
     },
     /// The flash failed.
     #[error("{what} failed")]

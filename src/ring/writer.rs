@@ -5,6 +5,7 @@
 //! stay in memory. After a failed group sync every slot written since the last good one is closed
 //! for good and the fragments that are still held are written elsewhere.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
@@ -14,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::domain::files::FormatSet;
 use crate::domain::ids::{RecordingId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::write_pace::WritePace;
 use crate::platform::flash::Open;
 use crate::platform::planted;
 use crate::ring::RingError;
@@ -116,6 +118,7 @@ pub struct Writer {
     owed: BTreeMap<RecordingId, FormatSet>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
+    pace: WritePace,
     last_sync: StdInstant,
     last_asked: StdInstant,
     dropped_fragments: u64,
@@ -154,6 +157,7 @@ impl Writer {
             homeless: Vec::new(),
             owed: BTreeMap::new(),
             dirty: false,
+            pace: WritePace::default(),
             last_sync: StdInstant::now(),
             last_asked: StdInstant::now(),
             dropped_fragments: 0,
@@ -177,6 +181,8 @@ impl Writer {
             self.ask_for_slots();
             let taken = way.take();
             self.drain_lanes();
+            // What waits for the next sync is taken right after it.
+            let held_back = self.pace.is_spent();
             let due = self.last_sync.elapsed() >= self.sync_interval;
             if (due || stop) && (self.dirty || !self.pending.is_empty()) {
                 self.sync();
@@ -188,7 +194,7 @@ impl Writer {
             if !stop {
                 stopping_since = StdInstant::now();
             }
-            if self.dirty || !self.pending.is_empty() || stop {
+            if self.dirty || !self.pending.is_empty() || stop || held_back {
                 let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
                 std::thread::park_timeout(left.max(Duration::from_millis(1)));
             } else {
@@ -204,7 +210,13 @@ impl Writer {
             self.homeless.extend(still);
         }
         let lanes = self.lanes.clone();
-        for lane in std::mem::take(&mut self.opened) {
+        let mut opened = std::mem::take(&mut self.opened);
+        // Where not all can be written, those of one priority lose in turn.
+        if self.pace.is_spent() && !opened.is_empty() {
+            opened.rotate_left(1);
+        }
+        opened.sort_by_key(|lane| Reverse(lane.priority()));
+        for lane in opened {
             match lane.drain(&lanes, |item| self.take(item)) {
                 Ok(lane) => self.opened.push(lane),
                 Err(end) => {
@@ -228,6 +240,7 @@ impl Writer {
     /// Takes what came over a lane; gives it back if there is no slot yet.
     fn take(&mut self, item: LaneItem) -> Option<LaneItem> {
         match item {
+            item if self.pace.is_spent() && !self.desk.state().stop => Some(item),
             LaneItem::Fragment(fragment) => self.place(fragment).map(LaneItem::Fragment),
             LaneItem::RecordingsEnded(recordings) => {
                 self.owed.retain(|recording, _| !recordings.contains(recording));
@@ -286,6 +299,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
+                    self.pace.written(durable.end - durable.offset);
                     self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
                     self.pending.push(Pending::Written(fragment, Box::new(durable)));
                     return None;
@@ -379,6 +393,7 @@ impl Writer {
             self.rewrite_held();
             return;
         }
+        self.pace.synced(self.last_sync.elapsed());
         self.dirty = false;
         for open in self.open.values_mut() {
             open.dirty = false;

@@ -53,6 +53,13 @@ impl Mounted {
         Mounted { at: at.to_owned(), done: false }
     }
 
+    /// Takes it away from its folder, whatever is open there; what is stays so.
+    #[track_caller]
+    pub fn pull_out(mut self) {
+        run_ok(Command::new(tool("umount")).arg("-l").arg(&self.at));
+        self.done = true;
+    }
+
     /// Unmounts; nothing may be open there any more.
     #[track_caller]
     pub fn unmount(mut self) {

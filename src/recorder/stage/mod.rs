@@ -215,6 +215,7 @@ impl Stage {
         now: Moment,
         random: &mut dyn FnMut() -> u64,
     ) -> Result<(), SessionFault> {
+        self.entry.iter().for_each(|entry| entry.count(sample.data.len()));
         self.watch.sample(&self.programme, &feed.tracks, &sample, now.at);
         self.look_at_rules(recorder);
         self.look_at_tasks(recorder, now);

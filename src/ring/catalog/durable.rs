@@ -67,6 +67,7 @@ impl CatalogState {
     /// # Errors
     /// The database fails; the slots still hold everything.
     pub fn apply(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
+        self.flows.count(&events);
         self.enter(events, Origin::Live)
     }
 

@@ -12,6 +12,7 @@ pub mod durable;
 mod endings;
 pub mod figures;
 pub mod files;
+pub mod forecast;
 pub mod history;
 pub mod inventory;
 pub mod ledger;
@@ -29,6 +30,7 @@ pub mod sessions;
 mod take_up;
 mod terms;
 pub mod waiting;
+pub mod wear;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,7 @@ use crate::domain::time::Moment;
 use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
+use crate::ring::catalog::forecast::Flows;
 use crate::ring::catalog::notices::NoticeDesk;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
 use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
@@ -167,6 +170,7 @@ pub struct CatalogState {
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
     pub(super) upload_order: UploadOrder,
+    pub(super) flows: Flows,
     closing: bool,
 }
 
@@ -208,6 +212,7 @@ impl CatalogState {
             fleet_news: Arc::new(Notify::new()),
             service: Arc::new(ArcSwap::from_pointee(service)),
             upload_order: UploadOrder::default(),
+            flows: Flows::default(),
             service_watchers: Vec::new(),
             closing: false,
         })

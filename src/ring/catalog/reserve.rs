@@ -59,7 +59,7 @@ impl CatalogState {
     }
 
     /// The closed slots as the eviction plan sees them.
-    fn slot_views(&self) -> rusqlite::Result<Vec<SlotView>> {
+    pub(super) fn slot_views(&self) -> rusqlite::Result<Vec<SlotView>> {
         let delivers = self.settings.delivers;
         let mut query = self.db.prepare_cached(
             "SELECT slot.slot, slot.age, count(file.id),

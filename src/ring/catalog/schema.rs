@@ -148,6 +148,15 @@ ALTER TABLE file ADD COLUMN maybe_there INTEGER NOT NULL DEFAULT 0;
 ", "
 -- The few entries that grow are found among all.
 CREATE INDEX loss_of_events ON loss (told) WHERE events > 0;
+", "
+-- What was written to the disk. One row: what the kernel had counted, in which boot and since which
+-- appearance of the disk; what was written ever, and what of it nobody knows the day of. And by day of UTC.
+CREATE TABLE wear (
+    id INTEGER PRIMARY KEY CHECK (id = 0), boot_id BLOB NOT NULL, appearance INTEGER NOT NULL,
+    seen_bytes INTEGER NOT NULL, seen_flushes INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    flushes INTEGER NOT NULL, undated_bytes INTEGER NOT NULL, undated_flushes INTEGER NOT NULL);
+CREATE TABLE wear_day (
+    day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, flushes INTEGER NOT NULL);
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
