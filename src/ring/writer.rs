@@ -7,13 +7,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use crate::domain::files::FormatSet;
 use crate::domain::ids::{RecordingId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::BootTime;
+use crate::platform::clock::Clock;
 use crate::platform::flash::Open;
 use crate::platform::planted;
 use crate::ring::RingError;
@@ -105,6 +107,7 @@ pub struct Writer {
     lanes: Arc<Lanes>,
     desk: Arc<WriterDesk>,
     catalog: Catalog,
+    clock: Arc<dyn Clock>,
     sync_interval: Duration,
     opened: Vec<WriterLane>,
     open: BTreeMap<StreamKey, OpenSlot>,
@@ -116,9 +119,22 @@ pub struct Writer {
     owed: BTreeMap<RecordingId, FormatSet>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
-    last_sync: StdInstant,
-    last_asked: StdInstant,
+    last_sync: BootTime,
+    last_asked: BootTime,
+    /// Since when it has been asked to stop.
+    stopping: Option<BootTime>,
     dropped_fragments: u64,
+}
+
+/// When the writer wants to make its next round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextRound {
+    /// After this time, or when it is woken.
+    Within(Duration),
+    /// When it is woken.
+    WhenWoken,
+    /// Never: it was asked to stop, and everything is durable.
+    Never,
 }
 
 impl Writer {
@@ -131,7 +147,7 @@ impl Writer {
         lanes: Arc<Lanes>,
         desk: Arc<WriterDesk>,
         catalog: Catalog,
-        sync_interval: Duration,
+        (clock, sync_interval): (Arc<dyn Clock>, Duration),
         resumable: Vec<ResumableSlot>,
     ) -> Result<Self, RingError> {
         let mut open = BTreeMap::new();
@@ -142,11 +158,13 @@ impl Writer {
             opened.live = false;
             open.insert(slot.key, opened);
         }
-        Ok(Writer {
+        let now = clock.now().boot;
+        let mut writer = Writer {
             slots,
             lanes,
             desk,
             catalog,
+            clock,
             sync_interval,
             opened: Vec::new(),
             open,
@@ -154,48 +172,59 @@ impl Writer {
             homeless: Vec::new(),
             owed: BTreeMap::new(),
             dirty: false,
-            last_sync: StdInstant::now(),
-            last_asked: StdInstant::now(),
+            last_sync: now,
+            last_asked: now,
+            stopping: None,
             dropped_fragments: 0,
-        })
+        };
+        // A crash left the slots of all its streams open, and some streams never come back.
+        writer.close_idle();
+        Ok(writer)
     }
 
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
-        // A crash left the slots of all its streams open, and some streams never come back.
-        self.close_idle();
-        let mut stopping_since = StdInstant::now();
-        let way = self.slots.way.clone();
         loop {
             self.lanes.meters.round();
             while planted::hangs("writer") {
                 std::thread::park_timeout(self.sync_interval);
             }
-            let stop = self.desk.state().stop;
-            self.opened.extend(self.lanes.take_opened());
-            self.ask_for_slots();
-            let taken = way.take();
-            self.drain_lanes();
-            let due = self.last_sync.elapsed() >= self.sync_interval;
-            if (due || stop) && (self.dirty || !self.pending.is_empty()) {
-                self.sync();
-            }
-            drop(taken);
-            if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
-                break;
-            }
-            if !stop {
-                stopping_since = StdInstant::now();
-            }
-            if self.dirty || !self.pending.is_empty() || stop {
-                let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
-                std::thread::park_timeout(left.max(Duration::from_millis(1)));
-            } else {
-                std::thread::park();
+            match self.round() {
+                NextRound::Within(left) => std::thread::park_timeout(left),
+                NextRound::WhenWoken => std::thread::park(),
+                NextRound::Never => break,
             }
         }
         info!(dropped_fragments = self.dropped_fragments, "writer thread ends");
+    }
+
+    /// Takes what has come, writes it, and syncs if that is due.
+    pub fn round(&mut self) -> NextRound {
+        let stop = self.desk.state().stop;
+        self.opened.extend(self.lanes.take_opened());
+        self.ask_for_slots();
+        let way = self.slots.way.clone();
+        let taken = way.take();
+        self.drain_lanes();
+        let now = self.clock.now().boot;
+        let due = now.since(self.last_sync) >= self.sync_interval;
+        if (due || stop) && (self.dirty || !self.pending.is_empty()) {
+            self.sync(now);
+        }
+        drop(taken);
+        if stop {
+            let since = *self.stopping.get_or_insert(now);
+            if self.opened.is_empty() || now.since(since) > STOP_WITHIN {
+                return NextRound::Never;
+            }
+        }
+        if self.dirty || !self.pending.is_empty() || stop {
+            let passed = self.clock.now().boot.since(self.last_sync);
+            let left = self.sync_interval.saturating_sub(passed);
+            return NextRound::Within(left.max(Duration::from_millis(1)));
+        }
+        NextRound::WhenWoken
     }
 
     fn drain_lanes(&mut self) {
@@ -244,11 +273,12 @@ impl Writer {
         let most = (self.slots.identity.slots as usize / 4).max(1);
         let wanted = self.opened.len().clamp(SPARE_SLOTS_MIN.min(most), most);
         let mut state = self.desk.state();
-        let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
+        let now = self.clock.now().boot;
+        let again = !state.refused || now.since(self.last_asked) >= REFUSED_PAUSE;
         // Each answer costs flushes of the device, so they are asked for by the handful.
         if state.ready.len() < wanted.div_ceil(2) && !state.asked && again {
             state.asked = true;
-            self.last_asked = StdInstant::now();
+            self.last_asked = now;
             let count = wanted - state.ready.len();
             drop(state);
             let (desk, lanes) = (self.desk.clone(), self.lanes.clone());
@@ -372,8 +402,8 @@ impl Writer {
     }
 
     /// Group sync; then the catalog learns what is durable.
-    fn sync(&mut self) {
-        self.last_sync = StdInstant::now();
+    fn sync(&mut self, now: BootTime) {
+        self.last_sync = now;
         if let Err(error) = self.sync_file_system() {
             error!(%error, "group sync failed; slots written since the last good one are closed");
             self.rewrite_held();

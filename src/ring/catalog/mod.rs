@@ -67,12 +67,27 @@ pub struct CatalogSettings {
     pub delivers: bool,
 }
 
-type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
+/// Something to be done by whoever owns the catalog.
+pub type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
+
+/// The way of jobs to whoever does them, one after the other: the thread, or a simulation.
+pub trait JobQueue: Send + Sync {
+    /// Takes a job; `false` if nobody does any more.
+    fn post(&self, job: Job) -> bool;
+    /// The one who posted last is about to wait for the answer.
+    fn is_waited_for(&self) {}
+}
+
+impl JobQueue for mpsc::SyncSender<Job> {
+    fn post(&self, job: Job) -> bool {
+        self.send(job).is_ok()
+    }
+}
 
 /// The way to the catalog thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: Arc<dyn JobQueue>,
     news: Arc<Notify>,
 }
 
@@ -85,22 +100,27 @@ impl Catalog {
         mut state: CatalogState,
     ) -> std::io::Result<(Catalog, std::thread::JoinHandle<()>)> {
         let (jobs, waiting) = mpsc::sync_channel::<Job>(JOBS_WAITING_MAX);
-        let news = state.news.clone();
+        let catalog = Catalog::over(Arc::new(jobs), &state);
         let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
             for job in waiting {
-                job(&mut state);
-                if state.closing {
+                if !state.take(job) {
                     break;
                 }
             }
             state.close();
         })?;
-        Ok((Catalog { jobs, news }, thread))
+        Ok((catalog, thread))
+    }
+
+    /// The way to a state whose owner takes the jobs from this queue.
+    #[must_use]
+    pub fn over(jobs: Arc<dyn JobQueue>, state: &CatalogState) -> Catalog {
+        Catalog { jobs, news: state.news.clone() }
     }
 
     /// Has a job done, in order, without an answer.
     pub fn post(&self, job: impl FnOnce(&mut CatalogState) + Send + 'static) {
-        if self.jobs.send(Box::new(job)).is_err() {
+        if !self.jobs.post(Box::new(job)) {
             error!("the catalog thread is gone");
         }
     }
@@ -133,6 +153,7 @@ impl Catalog {
         self.post(move |state| {
             let _ = answer.send(job(state));
         });
+        self.jobs.is_waited_for();
         answered.recv().unwrap_or(Err(RingError::Closed))
     }
 
@@ -167,6 +188,7 @@ pub struct CatalogState {
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
     pub(super) upload_order: UploadOrder,
+    promises: u64,
     closing: bool,
 }
 
@@ -209,6 +231,7 @@ impl CatalogState {
             service: Arc::new(ArcSwap::from_pointee(service)),
             upload_order: UploadOrder::default(),
             service_watchers: Vec::new(),
+            promises: 0,
             closing: false,
         })
     }
@@ -226,10 +249,24 @@ impl CatalogState {
             Ok(value)
         });
         self.db.pragma_update(None, "synchronous", "NORMAL").map_err(RingError::catalog(what))?;
+        self.promises += u64::from(done.is_ok());
         done.map_err(RingError::catalog(what))
     }
 
-    fn close(self) {
+    /// How many transactions were durable when they returned.
+    #[must_use]
+    pub fn promises(&self) -> u64 {
+        self.promises
+    }
+
+    /// Does a job; `false` if it was the last.
+    pub fn take(&mut self, job: Job) -> bool {
+        job(self);
+        !self.closing
+    }
+
+    /// Closes the database.
+    pub fn close(self) {
         if let Err((_, error)) = self.db.close() {
             error!(%error, "closing the catalog failed");
         }
