@@ -303,10 +303,12 @@ impl Writer {
             }
         }
         let key = fragment.segment.session.key.clone();
+        let mut failed = Vec::new();
         for _ in 0..2 {
             if !self.has_room(&key, &fragment) && !self.begin_slot(&key) {
                 let refused = self.desk.state().refused;
                 if !refused {
+                    self.keep_slots(failed);
                     return Some(fragment);
                 }
                 break;
@@ -314,6 +316,9 @@ impl Writer {
             let Some(open) = self.open.get_mut(&key) else { break };
             match open.write(&fragment) {
                 Ok(durable) => {
+                    let places = failed.iter().map(|failed: &OpenSlot| failed.place);
+                    let given_up = places.map(DurableEvent::SlotFailed).map(Pending::Happened);
+                    self.pending.extend(given_up);
                     self.dirty = true;
                     open.live = true;
                     self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
@@ -322,10 +327,11 @@ impl Writer {
                 }
                 Err(error) => {
                     error!(%error, slot = %open.place.slot, "writing a fragment failed");
-                    self.fail_slot(&key);
+                    failed.extend(self.open.remove(&key));
                 }
             }
         }
+        self.keep_slots(failed);
         for recording in fragment.recordings.iter().filter(|one| !one.begins.is_empty()) {
             self.owed.insert(recording.recording, recording.begins);
         }
@@ -383,10 +389,17 @@ impl Writer {
         self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
     }
 
-    /// A slot that failed is never written again in this life.
-    fn fail_slot(&mut self, key: &StreamKey) {
-        if let Some(open) = self.open.remove(key) {
-            self.pending.push(Pending::Happened(DurableEvent::SlotFailed(open.place)));
+    /// No slot took the fragment: the flash is at fault, and not the slots. What holds nothing is
+    /// tried again; what holds something is closed, as it may be torn at its end.
+    fn keep_slots(&mut self, failed: Vec<OpenSlot>) {
+        for slot in failed {
+            let SlotPlace { slot: index, generation, .. } = slot.place;
+            if slot.position == 0 {
+                let ready = ReadySlot { slot: index, generation };
+                self.desk.state().ready.push_back(ready);
+            } else {
+                self.pending.push(Pending::Happened(DurableEvent::SlotClosed(slot.place)));
+            }
         }
     }
 

@@ -30,7 +30,7 @@ mod take_up;
 mod terms;
 pub mod waiting;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -176,8 +176,8 @@ pub struct CatalogState {
     pub(super) identity: Arc<RingIdentity>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: CatalogSettings,
-    pub(super) open_files: HashMap<(RecordingId, FileFormat), OpenFile>,
-    pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
+    pub(super) open_files: BTreeMap<(RecordingId, FileFormat), OpenFile>,
+    pub(super) open_segments: BTreeMap<SlotIndex, OpenSegment>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
     pub(super) waiting: Vec<WaitingRecording>,
@@ -219,8 +219,8 @@ impl CatalogState {
             identity,
             clock,
             settings,
-            open_files: HashMap::new(),
-            open_segments: HashMap::new(),
+            open_files: BTreeMap::new(),
+            open_segments: BTreeMap::new(),
             leases,
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),

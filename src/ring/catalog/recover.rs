@@ -12,6 +12,7 @@ use crate::domain::files::FileFormat;
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::{Flash, Open, replace_file};
+use crate::platform::random::random_u64;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
@@ -148,10 +149,10 @@ impl CatalogState {
     /// How often a slot was used is not known any more: unused ones go on from a number that none
     /// of their old content can have.
     fn leave_old_lives_behind(&mut self) -> rusqlite::Result<()> {
+        let beyond = 1_000_000 + random_u64() % 1_000_000_000_000;
         self.db.execute(
-            "UPDATE slot SET generation = 1000000 + abs(random()) % 1000000000000
-             WHERE state = 0 AND generation = 0",
-            [],
+            "UPDATE slot SET generation = ?1 WHERE state = 0 AND generation = 0",
+            [sql(beyond)],
         )?;
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::domain::eviction::{self, Content, SlotView, UploadPriority};
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::limits::{LEDGER_ENTRIES_MAX, LISTED_FILES_MAX};
 use crate::domain::time::{ClockQuality, UnixMillis};
+use crate::platform::planted;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::{FileState, SlotState};
@@ -82,6 +83,7 @@ impl CatalogState {
                 let waiting: Option<bool> = row.get(3)?;
                 let ages: Option<bool> = row.get(5)?;
                 let expires: Option<i64> = row.get(6)?;
+                let waiting = waiting.filter(|_| !evicts_undelivered());
                 let content = match (files, delivers, waiting) {
                     (0, ..) | (_, false, _) => Content::RingOnly,
                     (_, true, Some(true)) => Content::Undelivered {
@@ -102,6 +104,11 @@ impl CatalogState {
     }
 }
 
+/// Only in builds that plant faults for the proof rigs.
+fn evicts_undelivered() -> bool {
+    planted::is_planted("EDGEREC_PLANT_EVICT_UNDELIVERED")
+}
+
 /// Removes all that the catalog says of a slot's content; files that lose media before they were
 /// delivered are entered in the loss ledger.
 fn forget_slot(
@@ -114,8 +121,8 @@ fn forget_slot(
         transaction.execute(
             "INSERT INTO loss (file, at_ms, media_ms, reason)
              SELECT id, ?2, duration_ms, 'overwritten before it was delivered' FROM file
-             WHERE (state IN (0, 1, 2, 3)
-                 OR state = 5 AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id))
+             WHERE (state IN (1, 2, 3)
+                 OR state IN (0, 5) AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id))
              AND id IN (SELECT file FROM span WHERE slot = ?1)",
             params![slot.0, now_ms],
         )?;
