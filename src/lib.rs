@@ -30,3 +30,7 @@ pub mod app;
 
 // The command line, above everything.
 pub mod cli;
+
+// A simulated world, for tests.
+#[cfg(feature = "simulation")]
+pub mod sim;

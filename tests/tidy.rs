@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which layer may name which. Peers are not in each other's rows.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("media", &["domain"]),
     ("wire", &["domain"]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("config", &["domain", "platform"]),
     ("app", BELOW_APP),
     ("cli", BELOW_CLI),
+    ("sim", BELOW_CLI),
 ];
 const BELOW_APP: &[&str] = &[
     "domain", "media", "wire", "platform", "ring", "ingest", "recorder", "delivery", "fleet",

@@ -13,7 +13,7 @@ pub mod stream;
 pub mod tasks;
 pub mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::error;
@@ -105,7 +105,7 @@ pub struct Recorder {
     service: ServiceInForce,
     live: Arc<LiveTable>,
     settings: RecorderSettings,
-    stages: Mutex<HashMap<StreamKey, Arc<Mutex<Stage>>>>,
+    stages: Mutex<BTreeMap<StreamKey, Arc<Mutex<Stage>>>>,
     later: Mutex<Later>,
 }
 

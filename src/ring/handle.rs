@@ -14,15 +14,17 @@ use crate::platform::clock::Clock;
 use crate::platform::flash::{Flash, FlashLock};
 use crate::ring::RingError;
 use crate::ring::catalog::open::Span;
+use crate::ring::catalog::recover::Recovered;
 use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path};
 use crate::ring::clip::{Leases, RingClip};
+use crate::ring::desk::WriterDesk;
 use crate::ring::disk::Disk;
 use crate::ring::identity::{RingIdentity, lock};
 use crate::ring::lane::Lanes;
 use crate::ring::live_hub::LiveHub;
 use crate::ring::scan::{Depth, Scanner};
 use crate::ring::slots::Slots;
-use crate::ring::writer::{Writer, WriterDesk};
+use crate::ring::writer::Writer;
 
 /// How a ring is run.
 #[derive(Debug, Clone)]
@@ -59,6 +61,27 @@ pub struct RingThreads {
     _lock: Box<dyn FlashLock>,
 }
 
+/// A ring that is open and recovered, and that nobody works on yet.
+pub struct StillRing {
+    slots: Slots,
+    clock: Arc<dyn Clock>,
+    sync_interval: Duration,
+    recovered: Recovered,
+    lock: Box<dyn FlashLock>,
+}
+
+/// A ring with what its threads work with.
+pub struct StaffedRing {
+    /// The ring.
+    pub ring: Arc<Ring>,
+    /// Who writes its slots.
+    pub writer: Writer,
+    /// How the writer is told to stop.
+    pub desk: Arc<WriterDesk>,
+    /// Keeps other processes out.
+    pub lock: Box<dyn FlashLock>,
+}
+
 impl Ring {
     /// Opens the ring, recovers what a crash left, and starts its threads.
     ///
@@ -69,29 +92,12 @@ impl Ring {
         flash: Arc<dyn Flash>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Ring>, RingThreads), RingError> {
-        let path = &settings.path;
-        let identity = Arc::new(RingIdentity::read(&*flash, path)?);
-        let disk = Disk::of(flash.clone(), path, &identity)?;
-        let held = lock(&*flash, path)?;
-        let leases = Arc::new(Leases::default());
-        let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
-        let (mut state, rebuilt) =
-            open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
-        let recovered = state.recover(&*flash, path, &slots, rebuilt)?;
+        let identity = RingIdentity::read(&*flash, &settings.path)?;
+        let disk = Disk::of(flash.clone(), &settings.path, &identity)?;
+        let (state, still) = StillRing::open(settings, flash, clock)?;
         let threads = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(threads)?;
-
-        let lanes = Arc::new(Lanes::default());
-        let desk = Arc::new(WriterDesk::default());
-        desk.supply(recovered.ready);
-        let writer = Writer::new(
-            slots.clone(),
-            lanes.clone(),
-            desk.clone(),
-            catalog.clone(),
-            settings.sync_interval,
-            recovered.resumable,
-        )?;
+        let StaffedRing { ring, writer, desk, lock } = still.staff(catalog)?;
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let writer = std::thread::Builder::new()
@@ -101,11 +107,10 @@ impl Ring {
                 writer.run();
             })
             .map_err(RingError::flash("starting a thread"))?;
-        lanes.set_writer(writer.thread().clone());
-        let live = Arc::default();
-        let ring = Arc::new(Ring { lanes: lanes.clone(), catalog, identity, live, slots });
+        ring.lanes.set_writer(writer.thread().clone());
+        let lanes = ring.lanes.clone();
         let threads =
-            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, disk, _lock: held };
+            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, disk, _lock: lock };
         Ok((ring, threads))
     }
 
@@ -202,6 +207,51 @@ pub fn trim_spans(
         kept.extend(current);
     }
     Ok(kept)
+}
+
+impl StillRing {
+    /// Opens the ring and recovers what a crash left.
+    ///
+    /// # Errors
+    /// There is no ring, it is foreign or in use, or flash or catalog fail.
+    pub fn open(
+        settings: &RingSettings,
+        flash: Arc<dyn Flash>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(CatalogState, StillRing), RingError> {
+        let path = &settings.path;
+        let identity = Arc::new(RingIdentity::read(&*flash, path)?);
+        let lock = lock(&*flash, path)?;
+        let leases = Arc::new(Leases::default());
+        let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
+        let (mut state, rebuilt) =
+            open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
+        let recovered = state.recover(&*flash, path, &slots, rebuilt)?;
+        let sync_interval = settings.sync_interval;
+        Ok((state, StillRing { slots, clock, sync_interval, recovered, lock }))
+    }
+
+    /// The ring over its catalog, and its writer, who has not begun.
+    ///
+    /// # Errors
+    /// A slot cannot be opened.
+    pub fn staff(self, catalog: Catalog) -> Result<StaffedRing, RingError> {
+        let StillRing { slots, clock, sync_interval, recovered, lock } = self;
+        let lanes = Arc::new(Lanes::default());
+        let desk = Arc::new(WriterDesk::default());
+        desk.supply(recovered.ready);
+        let writer = Writer::new(
+            slots.clone(),
+            lanes.clone(),
+            desk.clone(),
+            catalog.clone(),
+            (clock, sync_interval),
+            recovered.resumable,
+        )?;
+        let identity = slots.identity.clone();
+        let ring = Arc::new(Ring { lanes, catalog, identity, live: Arc::default(), slots });
+        Ok(StaffedRing { ring, writer, desk, lock })
+    }
 }
 
 impl RingThreads {

@@ -16,7 +16,9 @@
 
 pub mod catalog;
 pub mod clip;
+pub mod desk;
 pub mod disk;
+mod failures;
 pub mod fragment;
 pub mod fsck;
 pub mod handle;

@@ -29,6 +29,8 @@ pub(super) struct OpenSlot {
     pub(super) runs_on: Option<Arc<SegmentStart>>,
     /// Written since the last good sync.
     pub(super) dirty: bool,
+    /// Something in it is durable.
+    pub(super) durable: bool,
     /// Its stream is live.
     pub(super) live: bool,
 }
@@ -43,6 +45,7 @@ impl OpenSlot {
             segment: None,
             runs_on: None,
             dirty: false,
+            durable: false,
             live: true,
         }
     }

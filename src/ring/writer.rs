@@ -3,25 +3,30 @@
 //! It takes fragments from the lanes, puts each into the open slot of its stream, and at every
 //! tick makes everything written durable in one group operation (`syncfs`). Until then fragments
 //! stay in memory. After a failed group sync every slot written since the last good one is closed
-//! for good and the fragments that are still held are written elsewhere.
+//! for good (one that holds nothing durable is used anew), and the fragments that are still held are
+//! written elsewhere, before anything that comes after them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant as StdInstant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use crate::domain::files::FormatSet;
-use crate::domain::ids::{RecordingId, SlotGeneration, SlotIndex};
+use crate::domain::ids::{RecordingId, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::BootTime;
 use crate::domain::write_pace::WritePace;
+use crate::platform::clock::Clock;
 use crate::platform::flash::Open;
 use crate::platform::planted;
 use crate::ring::RingError;
 use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
-use crate::ring::fragment::Fragment;
+use crate::ring::desk::{ReadySlot, WriterDesk};
+use crate::ring::failures::Failures;
+use crate::ring::fragment::{Fragment, SegmentStart};
 use crate::ring::lane::{LaneItem, Lanes, WriterLane};
 use crate::ring::layout::SlotPlace;
 use crate::ring::open_slot::OpenSlot;
@@ -34,15 +39,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// After the answer that no slot may be reused, this long is waited before asking again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
-/// A slot whose new life is reserved, durably, in the catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadySlot {
-    /// Which slot.
-    pub slot: SlotIndex,
-    /// The life it begins.
-    pub generation: SlotGeneration,
-}
-
 /// A slot that recovery found with room behind its last good seal.
 #[derive(Debug, Clone)]
 pub struct ResumableSlot {
@@ -54,45 +50,6 @@ pub struct ResumableSlot {
     pub position: u64,
 }
 
-/// What the rest of the box shares with the writer thread.
-#[derive(Default)]
-pub struct WriterDesk {
-    state: Mutex<DeskState>,
-}
-
-#[derive(Default)]
-struct DeskState {
-    ready: VecDeque<ReadySlot>,
-    asked: bool,
-    /// The last answer: no slot may be reused.
-    refused: bool,
-    stop: bool,
-}
-
-impl WriterDesk {
-    /// Slots that were reserved before the thread began.
-    pub fn supply(&self, slots: Vec<ReadySlot>) {
-        self.state().ready.extend(slots);
-    }
-
-    /// The catalog's answer to the thread's asking; none means that no slot may be reused.
-    fn answer(&self, slots: Vec<ReadySlot>) {
-        let mut state = self.state();
-        state.refused = slots.is_empty();
-        state.asked = false;
-        state.ready.extend(slots);
-    }
-
-    /// Asks the thread to write what it has, sync, and end.
-    pub fn stop(&self) {
-        self.state().stop = true;
-    }
-
-    fn state(&self) -> MutexGuard<'_, DeskState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What happened since the last good sync, to be told to the catalog, in order, after the next.
 enum Pending {
     /// A fragment was written. It is kept until it is durable.
@@ -101,27 +58,51 @@ enum Pending {
     Happened(DurableEvent),
 }
 
+impl Pending {
+    fn is_in(&self, place: SlotPlace) -> bool {
+        matches!(self, Pending::Written(_, durable) if durable.seal.place == place)
+    }
+}
+
 /// The thread's own state.
 pub struct Writer {
     slots: Slots,
     lanes: Arc<Lanes>,
     desk: Arc<WriterDesk>,
     catalog: Catalog,
+    clock: Arc<dyn Clock>,
     sync_interval: Duration,
     opened: Vec<WriterLane>,
     open: BTreeMap<StreamKey, OpenSlot>,
     pending: Vec<Pending>,
-    /// To be written again after a failed sync, once there are slots.
-    #[expect(clippy::vec_box, reason = "they come boxed from the lanes and go on boxed")]
-    homeless: Vec<Box<Fragment>>,
+    /// To be written again after a failed sync, in order, before the lanes are looked at.
+    homeless: VecDeque<Box<Fragment>>,
+    /// The segment that a stream's slot was closed in, until another one is begun.
+    cut_short: BTreeMap<StreamKey, Arc<SegmentStart>>,
+    /// Writes and syncs that failed.
+    writes: Failures,
+    syncs: Failures,
     /// Formats whose file was to begin with a fragment that was dropped, by recording.
     owed: BTreeMap<RecordingId, FormatSet>,
     /// Bytes written to slots since the last sync.
     dirty: bool,
     pace: WritePace,
-    last_sync: StdInstant,
-    last_asked: StdInstant,
+    last_sync: BootTime,
+    last_asked: BootTime,
+    /// Since when it has been asked to stop.
+    stopping: Option<BootTime>,
     dropped_fragments: u64,
+}
+
+/// When the writer wants to make its next round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextRound {
+    /// After this time, or when it is woken.
+    Within(Duration),
+    /// When it is woken.
+    WhenWoken,
+    /// Never: it was asked to stop, and everything is durable.
+    Never,
 }
 
 impl Writer {
@@ -134,80 +115,110 @@ impl Writer {
         lanes: Arc<Lanes>,
         desk: Arc<WriterDesk>,
         catalog: Catalog,
-        sync_interval: Duration,
+        (clock, sync_interval): (Arc<dyn Clock>, Duration),
         resumable: Vec<ResumableSlot>,
     ) -> Result<Self, RingError> {
-        let mut open = BTreeMap::new();
+        let (mut open, mut pending) = (BTreeMap::new(), Vec::new());
         for slot in resumable {
-            let file = slots.open(slot.place.slot, Open::ReadWrite)?;
-            let mut opened = OpenSlot::new(file, slot.place);
-            opened.position = slot.position;
-            opened.live = false;
-            open.insert(slot.key, opened);
+            match slots.open(slot.place.slot, Open::ReadWrite) {
+                Ok(file) => {
+                    let mut opened = OpenSlot::new(file, slot.place);
+                    opened.position = slot.position;
+                    (opened.live, opened.durable) = (false, true);
+                    open.insert(slot.key, opened);
+                }
+                Err(error) => {
+                    error!(%error, "a slot with room cannot be opened");
+                    pending.push(Pending::Happened(DurableEvent::SlotFailed(slot.place)));
+                }
+            }
         }
-        Ok(Writer {
+        let now = clock.now().boot;
+        let mut writer = Writer {
             slots,
             lanes,
             desk,
             catalog,
+            clock,
             sync_interval,
             opened: Vec::new(),
             open,
-            pending: Vec::new(),
-            homeless: Vec::new(),
+            pending,
+            homeless: VecDeque::new(),
+            cut_short: BTreeMap::new(),
+            writes: Failures::default(),
+            syncs: Failures::default(),
             owed: BTreeMap::new(),
             dirty: false,
             pace: WritePace::default(),
-            last_sync: StdInstant::now(),
-            last_asked: StdInstant::now(),
+            last_sync: now,
+            last_asked: now,
+            stopping: None,
             dropped_fragments: 0,
-        })
+        };
+        // A crash left the slots of all its streams open, and some streams never come back.
+        writer.close_idle();
+        Ok(writer)
     }
 
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
     pub fn run(mut self) {
         self.lanes.set_writer(std::thread::current());
-        // A crash left the slots of all its streams open, and some streams never come back.
-        self.close_idle();
-        let mut stopping_since = StdInstant::now();
-        let way = self.slots.way.clone();
         loop {
             self.lanes.meters.round();
             while planted::hangs("writer") {
                 std::thread::park_timeout(self.sync_interval);
             }
-            let stop = self.desk.state().stop;
-            self.opened.extend(self.lanes.take_opened());
-            self.ask_for_slots();
-            let taken = way.take();
-            self.drain_lanes();
-            // What waits for the next sync is taken right after it.
-            let held_back = self.pace.is_spent();
-            let due = self.last_sync.elapsed() >= self.sync_interval;
-            if (due || stop) && (self.dirty || !self.pending.is_empty()) {
-                self.sync();
-            }
-            drop(taken);
-            if stop && (self.opened.is_empty() || stopping_since.elapsed() > STOP_WITHIN) {
-                break;
-            }
-            if !stop {
-                stopping_since = StdInstant::now();
-            }
-            if self.dirty || !self.pending.is_empty() || stop || held_back {
-                let left = self.sync_interval.saturating_sub(self.last_sync.elapsed());
-                std::thread::park_timeout(left.max(Duration::from_millis(1)));
-            } else {
-                std::thread::park();
+            match self.round() {
+                NextRound::Within(left) => std::thread::park_timeout(left),
+                NextRound::WhenWoken => std::thread::park(),
+                NextRound::Never => break,
             }
         }
         info!(dropped_fragments = self.dropped_fragments, "writer thread ends");
     }
 
+    /// Takes what has come, writes it, and syncs if that is due.
+    pub fn round(&mut self) -> NextRound {
+        let stop = self.desk.state().stop;
+        self.opened.extend(self.lanes.take_opened());
+        self.ask_for_slots();
+        let way = self.slots.way.clone();
+        let taken = way.take();
+        self.drain_lanes();
+        // What waits for the next sync is taken right after it.
+        let held_back = self.pace.is_spent();
+        let now = self.clock.now().boot;
+        let due = now.since(self.last_sync) >= self.sync_interval;
+        let rests = self.syncs.pause(now).is_some() && !stop;
+        if (due || stop) && !rests && (self.dirty || !self.pending.is_empty()) {
+            self.sync(now);
+        }
+        drop(taken);
+        if stop {
+            let since = *self.stopping.get_or_insert(now);
+            if self.opened.is_empty() || now.since(since) > STOP_WITHIN {
+                return NextRound::Never;
+            }
+        }
+        if let Some(left) = self.pause() {
+            return NextRound::Within(left);
+        }
+        if self.dirty || !self.pending.is_empty() || !self.homeless.is_empty() || stop || held_back
+        {
+            let passed = self.clock.now().boot.since(self.last_sync);
+            let left = self.sync_interval.saturating_sub(passed);
+            return NextRound::Within(left.max(Duration::from_millis(1)));
+        }
+        NextRound::WhenWoken
+    }
+
     fn drain_lanes(&mut self) {
-        for fragment in std::mem::take(&mut self.homeless) {
-            let still = self.place(fragment);
-            self.homeless.extend(still);
+        while let Some(fragment) = self.homeless.pop_front() {
+            if let Some(still) = self.place(fragment) {
+                self.homeless.push_front(still);
+                return;
+            }
         }
         let lanes = self.lanes.clone();
         let mut opened = std::mem::take(&mut self.opened);
@@ -230,6 +241,7 @@ impl Writer {
                         open.live = false;
                         open.segment = None;
                     }
+                    self.cut_short.remove(&end.session.key);
                     self.pending.push(Pending::Happened(DurableEvent::SessionEnded(*end)));
                     self.close_idle();
                 }
@@ -257,11 +269,15 @@ impl Writer {
         let most = (self.slots.identity.slots as usize / 4).max(1);
         let wanted = self.opened.len().clamp(SPARE_SLOTS_MIN.min(most), most);
         let mut state = self.desk.state();
-        let again = !state.refused || self.last_asked.elapsed() >= REFUSED_PAUSE;
+        let now = self.clock.now().boot;
+        let again = !state.refused || now.since(self.last_asked) >= REFUSED_PAUSE;
         // Each answer costs flushes of the device, so they are asked for by the handful.
-        if state.ready.len() < wanted.div_ceil(2) && !state.asked && again {
+        // While the flash fails, those that are there are tried in turn.
+        let fails = self.writes.are_many() || self.syncs.are_many();
+        let least = if fails { 1 } else { wanted.div_ceil(2) };
+        if state.ready.len() < least && !state.asked && again {
             state.asked = true;
-            self.last_asked = StdInstant::now();
+            self.last_asked = now;
             let count = wanted - state.ready.len();
             drop(state);
             let (desk, lanes) = (self.desk.clone(), self.lanes.clone());
@@ -276,10 +292,19 @@ impl Writer {
         }
     }
 
+    /// How long nothing is to be written yet, because the flash fails.
+    fn pause(&self) -> Option<Duration> {
+        let now = self.clock.now().boot;
+        self.writes.pause(now).max(self.syncs.pause(now))
+    }
+
     /// Writes a fragment into its stream's slot, into a new one if it does not fit or fails.
-    /// Gives it back if there is no slot yet; drops it if there will be none. Files that begin with
+    /// Gives it back if there is no slot yet or the flash fails; drops it if there will be none. Files that begin with
     /// a dropped fragment begin with the next one that is written.
     fn place(&mut self, mut fragment: Box<Fragment>) -> Option<Box<Fragment>> {
+        if self.pause().is_some() {
+            return Some(fragment);
+        }
         for recording in &mut fragment.recordings {
             if let Some(owed) = self.owed.remove(&recording.recording) {
                 recording.begins = recording.begins.or(owed.and(recording.formats));
@@ -299,6 +324,7 @@ impl Writer {
                 Ok(durable) => {
                     self.dirty = true;
                     open.live = true;
+                    self.writes.worked();
                     self.pace.written(durable.end - durable.offset);
                     self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
                     self.pending.push(Pending::Written(fragment, Box::new(durable)));
@@ -306,7 +332,11 @@ impl Writer {
                 }
                 Err(error) => {
                     error!(%error, slot = %open.place.slot, "writing a fragment failed");
-                    self.fail_slot(&key);
+                    self.writes.failed(self.clock.now().boot);
+                    self.leave_slot(&key, DurableEvent::SlotFailed);
+                    if self.writes.are_many() {
+                        return Some(fragment);
+                    }
                 }
             }
         }
@@ -333,33 +363,32 @@ impl Writer {
 
     /// Closes the stream's slot and opens the next ready one.
     fn begin_slot(&mut self, key: &StreamKey) -> bool {
-        let before = self.open.get(key).and_then(|open| open.segment.clone());
         self.close_slot(key);
-        loop {
-            let Some(ready) = self.desk.state().ready.pop_front() else { return false };
-            let place = SlotPlace {
-                directory: self.slots.identity.directory,
-                slot: ready.slot,
-                generation: ready.generation,
-            };
-            match self.slots.open(ready.slot, Open::ReadWrite) {
-                Ok(file) => {
-                    let mut open = OpenSlot::new(file, place);
-                    open.runs_on = before.map(|(segment, _)| segment);
-                    self.open.insert(key.clone(), open);
-                    return true;
-                }
-                Err(error) => {
-                    error!(%error, "a reserved slot cannot be opened");
-                    self.pending.push(Pending::Happened(DurableEvent::SlotFailed(place)));
-                }
+        let Some(ready) = self.desk.state().ready.pop_front() else { return false };
+        let place = SlotPlace {
+            directory: self.slots.identity.directory,
+            slot: ready.slot,
+            generation: ready.generation,
+        };
+        match self.slots.open(ready.slot, Open::ReadWrite) {
+            Ok(file) => {
+                let mut open = OpenSlot::new(file, place);
+                open.runs_on = self.cut_short.remove(key);
+                self.open.insert(key.clone(), open);
+                true
+            }
+            Err(error) => {
+                error!(%error, "a reserved slot cannot be opened");
+                self.writes.failed(self.clock.now().boot);
+                self.desk.state().ready.push_back(ready);
+                false
             }
         }
     }
 
     /// Closes a slot: the rest of it becomes one `free` box.
     fn close_slot(&mut self, key: &StreamKey) {
-        let Some(open) = self.open.remove(key) else { return };
+        let Some(open) = self.take_open(key) else { return };
         if let Err(error) = open.close(self.slots.identity.slot_bytes) {
             warn!(slot = %open.place.slot, %error, "the rest of a closed slot is not marked free");
         }
@@ -367,11 +396,26 @@ impl Writer {
         self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
     }
 
-    /// A slot that failed is never written again in this life.
-    fn fail_slot(&mut self, key: &StreamKey) {
-        if let Some(open) = self.open.remove(key) {
-            self.pending.push(Pending::Happened(DurableEvent::SlotFailed(open.place)));
+    /// Leaves a slot that the flash failed in: it is not written again in this life, unless it holds
+    /// nothing yet.
+    fn leave_slot(&mut self, key: &StreamKey, as_what: fn(SlotPlace) -> DurableEvent) {
+        let Some(open) = self.take_open(key) else { return };
+        let SlotPlace { slot, generation, .. } = open.place;
+        if open.durable || self.pending.iter().any(|pending| pending.is_in(open.place)) {
+            self.pending.push(Pending::Happened(as_what(open.place)));
+        } else {
+            self.desk.state().ready.push_back(ReadySlot { slot, generation });
         }
+    }
+
+    /// Takes a stream's slot away; the next one goes on with its segment.
+    fn take_open(&mut self, key: &StreamKey) -> Option<OpenSlot> {
+        let open = self.open.remove(key)?;
+        let segment = open.segment.as_ref().map(|(segment, _)| segment.clone());
+        if let Some(segment) = segment.or_else(|| open.runs_on.clone()) {
+            self.cut_short.insert(key.clone(), segment);
+        }
+        Some(open)
     }
 
     /// Streams that come and go must not hold the ring open: at most an eighth of the slots stay
@@ -386,17 +430,20 @@ impl Writer {
     }
 
     /// Group sync; then the catalog learns what is durable.
-    fn sync(&mut self) {
-        self.last_sync = StdInstant::now();
+    fn sync(&mut self, now: BootTime) {
+        self.last_sync = now;
         if let Err(error) = self.sync_file_system() {
             error!(%error, "group sync failed; slots written since the last good one are closed");
+            self.syncs.failed(now);
             self.rewrite_held();
             return;
         }
-        self.pace.synced(self.last_sync.elapsed());
+        self.syncs.worked();
+        self.pace.synced(self.clock.now().boot.since(now));
         self.dirty = false;
         for open in self.open.values_mut() {
             open.dirty = false;
+            open.durable |= open.position > 0;
         }
         let told = self.pending.drain(..).map(|pending| match pending {
             Pending::Written(_, durable) => DurableEvent::Fragment(durable),
@@ -423,23 +470,21 @@ impl Writer {
         })
     }
 
+    /// What is still held is written again, in order. What was durable in the slots stays good.
     fn rewrite_held(&mut self) {
+        // What was written came before what still waits.
+        let waiting = std::mem::take(&mut self.homeless);
+        for pending in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Written(fragment, _) => self.homeless.push_back(fragment),
+                Pending::Happened(_) => self.pending.push(pending),
+            }
+        }
+        self.homeless.extend(waiting);
         let failed: Vec<StreamKey> =
             self.open.iter().filter(|(_, open)| open.dirty).map(|(key, _)| key.clone()).collect();
         for key in &failed {
-            // What was durable in it stays good; nothing more is written to it in this life.
-            if let Some(open) = self.open.remove(key) {
-                self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
-            }
-        }
-        for pending in std::mem::take(&mut self.pending) {
-            match pending {
-                Pending::Written(fragment, _) => {
-                    let homeless = self.place(fragment);
-                    self.homeless.extend(homeless);
-                }
-                Pending::Happened(event) => self.pending.push(Pending::Happened(event)),
-            }
+            self.leave_slot(key, DurableEvent::SlotClosed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What became durable is entered into the catalog: fragments extend segments, spans and files;
 //! closed slots and ended sessions finish them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -126,8 +126,8 @@ impl CatalogState {
 /// One transaction's worth of entering.
 pub(super) struct Entry<'a> {
     pub(super) transaction: &'a Transaction<'a>,
-    pub(super) files: &'a mut HashMap<(RecordingId, FileFormat), OpenFile>,
-    pub(super) segments: &'a mut HashMap<SlotIndex, OpenSegment>,
+    pub(super) files: &'a mut BTreeMap<(RecordingId, FileFormat), OpenFile>,
+    pub(super) segments: &'a mut BTreeMap<SlotIndex, OpenSegment>,
     delivers: bool,
     origin: Origin,
     finished: usize,

@@ -32,7 +32,7 @@ mod terms;
 pub mod waiting;
 pub mod wear;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -70,12 +70,27 @@ pub struct CatalogSettings {
     pub delivers: bool,
 }
 
-type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
+/// Something to be done by whoever owns the catalog.
+pub type Job = Box<dyn FnOnce(&mut CatalogState) + Send>;
+
+/// The way of jobs to whoever does them, one after the other: the thread, or a simulation.
+pub trait JobQueue: Send + Sync {
+    /// Takes a job; `false` if nobody does any more.
+    fn post(&self, job: Job) -> bool;
+    /// The one who posted last is about to wait for the answer.
+    fn is_waited_for(&self) {}
+}
+
+impl JobQueue for mpsc::SyncSender<Job> {
+    fn post(&self, job: Job) -> bool {
+        self.send(job).is_ok()
+    }
+}
 
 /// The way to the catalog thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: Arc<dyn JobQueue>,
     news: Arc<Notify>,
 }
 
@@ -88,22 +103,27 @@ impl Catalog {
         mut state: CatalogState,
     ) -> std::io::Result<(Catalog, std::thread::JoinHandle<()>)> {
         let (jobs, waiting) = mpsc::sync_channel::<Job>(JOBS_WAITING_MAX);
-        let news = state.news.clone();
+        let catalog = Catalog::over(Arc::new(jobs), &state);
         let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
             for job in waiting {
-                job(&mut state);
-                if state.closing {
+                if !state.take(job) {
                     break;
                 }
             }
             state.close();
         })?;
-        Ok((Catalog { jobs, news }, thread))
+        Ok((catalog, thread))
+    }
+
+    /// The way to a state whose owner takes the jobs from this queue.
+    #[must_use]
+    pub fn over(jobs: Arc<dyn JobQueue>, state: &CatalogState) -> Catalog {
+        Catalog { jobs, news: state.news.clone() }
     }
 
     /// Has a job done, in order, without an answer.
     pub fn post(&self, job: impl FnOnce(&mut CatalogState) + Send + 'static) {
-        if self.jobs.send(Box::new(job)).is_err() {
+        if !self.jobs.post(Box::new(job)) {
             error!("the catalog thread is gone");
         }
     }
@@ -136,6 +156,7 @@ impl Catalog {
         self.post(move |state| {
             let _ = answer.send(job(state));
         });
+        self.jobs.is_waited_for();
         answered.recv().unwrap_or(Err(RingError::Closed))
     }
 
@@ -158,8 +179,8 @@ pub struct CatalogState {
     pub(super) identity: Arc<RingIdentity>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: CatalogSettings,
-    pub(super) open_files: HashMap<(RecordingId, FileFormat), OpenFile>,
-    pub(super) open_segments: HashMap<SlotIndex, OpenSegment>,
+    pub(super) open_files: BTreeMap<(RecordingId, FileFormat), OpenFile>,
+    pub(super) open_segments: BTreeMap<SlotIndex, OpenSegment>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
     pub(super) waiting: Vec<WaitingRecording>,
@@ -171,6 +192,7 @@ pub struct CatalogState {
     pub(super) service_watchers: Vec<ServiceWatcher>,
     pub(super) upload_order: UploadOrder,
     pub(super) flows: Flows,
+    promises: u64,
     closing: bool,
 }
 
@@ -201,8 +223,8 @@ impl CatalogState {
             identity,
             clock,
             settings,
-            open_files: HashMap::new(),
-            open_segments: HashMap::new(),
+            open_files: BTreeMap::new(),
+            open_segments: BTreeMap::new(),
             leases,
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),
@@ -214,6 +236,7 @@ impl CatalogState {
             upload_order: UploadOrder::default(),
             flows: Flows::default(),
             service_watchers: Vec::new(),
+            promises: 0,
             closing: false,
         })
     }
@@ -231,10 +254,24 @@ impl CatalogState {
             Ok(value)
         });
         self.db.pragma_update(None, "synchronous", "NORMAL").map_err(RingError::catalog(what))?;
+        self.promises += u64::from(done.is_ok());
         done.map_err(RingError::catalog(what))
     }
 
-    fn close(self) {
+    /// How many transactions were durable when they returned.
+    #[must_use]
+    pub fn promises(&self) -> u64 {
+        self.promises
+    }
+
+    /// Does a job; `false` if it was the last.
+    pub fn take(&mut self, job: Job) -> bool {
+        job(self);
+        !self.closing
+    }
+
+    /// Closes the database.
+    pub fn close(self) {
         if let Err((_, error)) = self.db.close() {
             error!(%error, "closing the catalog failed");
         }

@@ -1,31 +1,36 @@
 //! Recovery: what the catalog does not know yet is found again in the slots that were open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::params;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::ids::{SessionId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::{Flash, Open, replace_file};
+use crate::platform::random::random_u64;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
 use crate::ring::catalog::notices::END_RECORDINGS;
 use crate::ring::catalog::open::{FileState, SlotState};
 use crate::ring::catalog::rows::{sql, unsql, wall_at};
+use crate::ring::desk::ReadySlot;
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::layout::{SegmentHeader, SlotPlace};
 use crate::ring::scan::{Depth, FoundSlot, Scanner, any_life};
 use crate::ring::slots::Slots;
-use crate::ring::writer::{ReadySlot, ResumableSlot};
+use crate::ring::writer::ResumableSlot;
 
 /// Loss bound of the design: fragment, tick and the sync itself, in milliseconds.
 const LOSS_BOUND_MS: u64 = 2_500;
+
+/// How often a slot is read until it counts as unreadable.
+const READ_TRIES: usize = 3;
 
 /// What recovery gives the writer to go on with.
 #[derive(Debug, Default)]
@@ -70,6 +75,7 @@ impl CatalogState {
         rebuilt: bool,
     ) -> Result<Recovered, RingError> {
         let what = "recovering";
+        self.forgive_slots().map_err(RingError::catalog(what))?;
         let found = self.scan_slots(slots, rebuilt)?;
         let now = self.clock.now().wall.unix.0;
         let mut report = RecoveryReport {
@@ -126,17 +132,16 @@ impl CatalogState {
             let mut place = any_life(self.identity.directory, slot);
             place.generation = SlotGeneration(unsql(generation));
             let depth = if rebuilt { Depth::Seals } else { Depth::Checksums };
-            match slots.open(slot, Open::Read) {
-                Ok(file) => {
-                    let scanner = Scanner::new(&*file, self.identity.slot_bytes, depth);
-                    found.push((slot, scanner.slot(place)));
-                }
+            match self.read_slot(slots, place, depth) {
+                Ok(content) => found.push((slot, content)),
                 Err(error) => {
-                    warn!(%slot, %error, "a slot is given up");
+                    // What the catalog says of it stays; what it does not know stays unknown.
+                    error!(%slot, %error, "a slot cannot be read");
+                    let state = if rebuilt { SlotState::Failed } else { SlotState::Closed };
                     self.db
                         .execute(
                             "UPDATE slot SET state = ?2 WHERE slot = ?1",
-                            params![slot.0, SlotState::Failed as u8],
+                            params![slot.0, state as u8],
                         )
                         .map_err(RingError::catalog("giving up a slot"))?;
                 }
@@ -145,13 +150,36 @@ impl CatalogState {
         Ok(found)
     }
 
+    /// What a slot holds. Flash that fails to read is asked again: what could not be read is not the
+    /// end of what is there.
+    fn read_slot(
+        &self,
+        slots: &Slots,
+        place: SlotPlace,
+        depth: Depth,
+    ) -> Result<FoundSlot, RingError> {
+        let read = || {
+            let file = slots.open(place.slot, Open::Read)?;
+            let scanner = Scanner::new(&*file, self.identity.slot_bytes, depth);
+            let found = scanner.slot(place);
+            match scanner.take_read_error() {
+                None => Ok(found),
+                Some(source) => {
+                    let what = format!("reading slot {}", place.slot);
+                    Err(RingError::Flash { what, source })
+                }
+            }
+        };
+        (1..READ_TRIES).find_map(|_| read().ok()).map_or_else(read, Ok)
+    }
+
     /// How often a slot was used is not known any more: unused ones go on from a number that none
     /// of their old content can have.
     fn leave_old_lives_behind(&mut self) -> rusqlite::Result<()> {
+        let beyond = 1_000_000 + random_u64() % 1_000_000_000_000;
         self.db.execute(
-            "UPDATE slot SET generation = 1000000 + abs(random()) % 1000000000000
-             WHERE state = 0 AND generation = 0",
-            [],
+            "UPDATE slot SET generation = ?1 WHERE state = 0 AND generation = 0",
+            [sql(beyond)],
         )?;
         Ok(())
     }
@@ -267,14 +295,15 @@ impl CatalogState {
 /// Every fragment found, by session and sequence. A fragment that stands twice (a failed sync had
 /// it written again) counts once, where it was written last.
 fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> {
+    let sessions = sessions_in_order(found);
     let mut ordered = BTreeMap::new();
     for (_, slot) in found {
         for segment in &slot.segments {
             let start = Arc::new(segment_start(&segment.header));
-            let began = segment.header.began.wall.unix;
+            let nth = sessions.get(&segment.header.session).copied();
             for fragment in &segment.fragments {
                 let seal = &fragment.seal;
-                let order = (began, seal.session, seal.sequence);
+                let order = (nth, seal.session, seal.sequence);
                 let durable = DurableFragment {
                     segment: start.clone(),
                     seal: seal.clone(),
@@ -290,6 +319,36 @@ fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> 
         }
     }
     ordered.into_values().map(|(_, durable)| durable).collect()
+}
+
+/// The place of each session in the order in which they were written: in each slot one after the other, else by the wall
+/// clock, which may have been set back between them.
+fn sessions_in_order(found: &[(SlotIndex, FoundSlot)]) -> BTreeMap<SessionId, usize> {
+    let mut began = BTreeMap::new();
+    let mut before: BTreeMap<SessionId, BTreeSet<SessionId>> = BTreeMap::new();
+    for (_, slot) in found {
+        let headers = slot.segments.iter().map(|segment| &segment.header);
+        for header in headers.clone() {
+            began.entry(header.session).or_insert(header.began.wall.unix);
+        }
+        for (first, second) in headers.clone().zip(headers.skip(1)) {
+            if first.session != second.session {
+                before.entry(second.session).or_default().insert(first.session);
+            }
+        }
+    }
+    let mut left: BTreeSet<_> = began.into_iter().map(|(session, at)| (at, session)).collect();
+    let mut ordered = BTreeMap::new();
+    while let Some(first) = left.first().copied() {
+        let is_next = |session: &SessionId| {
+            before.get(session).is_none_or(|all| all.iter().all(|one| ordered.contains_key(one)))
+        };
+        // Damaged slots may contradict each other: then by the clock.
+        let next = left.iter().find(|(_, session)| is_next(session)).copied().unwrap_or(first);
+        left.remove(&next);
+        ordered.insert(next.1, ordered.len());
+    }
+    ordered
 }
 
 /// A segment as it was handed to the writer once, as far as the header tells.

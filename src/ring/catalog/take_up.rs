@@ -2,7 +2,7 @@
 //! for their stream over a restart, and those whose beginning was in the ring before anybody asked
 //! for it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -121,7 +121,7 @@ impl Entry<'_> {
 /// session. If the fragment is of another session, nothing lies between.
 pub(super) fn catch_up(
     transaction: &Transaction<'_>,
-    growing: &HashMap<SlotIndex, OpenSegment>,
+    growing: &BTreeMap<SlotIndex, OpenSegment>,
     open: &mut OpenFile,
     directory: DirectoryId,
     fragment: Option<&DurableFragment>,

@@ -1,0 +1,288 @@
+//! What must hold: at each restart, each day, and after each eviction. The reference is what the
+//! cameras sent and what the VOD platform has; the catalog is read by a connection of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use edgerec::domain::eviction::OnFull;
+use edgerec::domain::files::FileFormat;
+use edgerec::domain::ids::FileId;
+use edgerec::media::clip::ClipSource;
+use edgerec::media::fmp4::parse_moof;
+use edgerec::platform::flash::Flash;
+use edgerec::ring::catalog::database_path;
+use edgerec::ring::catalog::open::FileState;
+use edgerec::ring::fsck;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::camera::{PAYLOAD_BYTES, Sent, named, payload};
+use crate::life::{CAPACITY_BYTES, SLOTS};
+use crate::world::World;
+
+/// Fragment, tick and sync of the design, and four steps of the simulation.
+const LOSS_BOUND_MS: u64 = 2_500 + 1_000;
+/// How far back a restart is looked at.
+const LOOK_BACK_MS: u64 = 60_000;
+/// What a gap may miss at its ends: a fragment.
+const GAP_SLACK_MS: i64 = 1_500;
+
+/// A gap of the ledger: from, until, cause.
+pub type Gap = (i64, Option<i64>, String);
+
+impl World {
+    fn catalog(&self) -> Connection {
+        let path = database_path(self.dir.path());
+        let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        opened.unwrap_or_else(|error| self.fail(&format!("state.db: {error}")))
+    }
+
+    fn number(&self, text: &str) -> u64 {
+        let found = self.catalog().query_row(text, [], |row| row.get::<_, i64>(0));
+        found.map(i64::cast_unsigned).unwrap_or_else(|error| self.fail(&format!("{text}: {error}")))
+    }
+
+    /// The box is up again: what was safe is there, and what is missing stands in the ledger.
+    pub fn check_restart(&mut self, since_ms: u64, down_ms: u64, kill: bool) {
+        let since_ms = since_ms.max(down_ms.saturating_sub(LOOK_BACK_MS));
+        self.check_fsck();
+        self.check_revision();
+        let troubled = self.flash_troubles.load(Ordering::Relaxed) > 0;
+        for index in 0..self.cameras.len() {
+            let present = self.pictures_of(index);
+            let camera = &self.cameras[index];
+            let safe = |sent: &&Sent| {
+                sent.due && sent.at_ms + LOSS_BOUND_MS < down_ms && sent.at_ms > since_ms
+            };
+            let missing: Vec<&Sent> = camera
+                .sent
+                .iter()
+                .rev()
+                .take_while(|sent| sent.at_ms > since_ms)
+                .filter(safe)
+                .filter(|sent| !present.contains(&sent.number))
+                .collect();
+            let excused = troubled || self.on_full == OnFull::KeepUndelivered;
+            if let Some(first) = missing.first().filter(|_| !excused) {
+                self.fail(&format!("{} lost {} pictures: {first:?}", camera.key, missing.len()));
+            }
+            if !self.wall_was_set {
+                let gaps = self.gaps_of(index);
+                if let Some(sent) = missing.iter().find(|sent| !is_in_ledger(&gaps, sent)) {
+                    self.fail(&format!("{}: {sent:?} is in no gap of {gaps:?}", camera.key));
+                }
+            }
+            let line = format!("{} {:?}", present.len(), present.last());
+            self.trace.count("pictures lost to flash troubles", missing.len() as u64);
+            self.trace.event(down_ms, "found", &format!("{kill} {line}"));
+        }
+    }
+
+    pub fn check_day(&mut self) {
+        // What is live has media on its way, which says nothing yet.
+        self.do_jobs(usize::MAX);
+        self.check_fsck();
+        for index in 0..self.cameras.len() {
+            self.pictures_of(index);
+        }
+        let bytes = self.flash.used_bytes() + self.database.bytes();
+        if bytes > CAPACITY_BYTES {
+            self.fail(&format!("{bytes} bytes, the budget is {CAPACITY_BYTES}"));
+        }
+        self.check_deliveries();
+    }
+
+    /// Catalog, loss ledger and VOD platform agree.
+    fn check_deliveries(&self) {
+        let unledgered = "SELECT count(*) FROM file WHERE state = 6
+            AND (SELECT count(*) FROM loss WHERE loss.file = file.id) <> 1";
+        if self.number(unledgered) > 0 {
+            self.fail("a file left undelivered without one entry in the ledger of losses");
+        }
+        let delivered = "SELECT count(*) FROM file WHERE state = 4
+            AND EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id)";
+        if self.number(delivered) > 0 {
+            self.fail("a file that was delivered is in the ledger of losses");
+        }
+        let db = self.catalog();
+        let mut query =
+            db.prepare("SELECT id, sha256 FROM file WHERE state = 4").expect("a good query");
+        let rows = query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
+        let rows: Vec<(i64, String)> =
+            rows.and_then(Iterator::collect).expect("state.db is readable");
+        let vod = self.vod.state().files.clone();
+        for (id, sha256) in rows {
+            let stored = vod.get(&id.cast_unsigned());
+            if stored.is_none_or(|stored| stored.sha256 != sha256) {
+                self.fail(&format!("file {id} counts as delivered, and VOD has {stored:?}"));
+            }
+        }
+    }
+
+    pub fn check_all_delivered(&self) {
+        let left = self.number("SELECT count(*) FROM file WHERE state IN (0, 1, 2, 3)");
+        if left > 0 {
+            self.fail(&format!("{left} files were never delivered"));
+        }
+    }
+
+    /// What was lost undelivered was allowed to go, and nothing better could.
+    pub fn check_evictions(&mut self) {
+        let promises = self.life().jobs.promises();
+        if promises == self.losses_checked_at {
+            return;
+        }
+        self.losses_checked_at = promises;
+        let losses = self.number("SELECT count(*) FROM loss WHERE reason LIKE 'overwritten%'");
+        let more = losses.saturating_sub(self.losses_seen);
+        self.losses_seen = losses;
+        if more == 0 {
+            return;
+        }
+        self.trace.event(self.now_ms(), "lost undelivered", &more.to_string());
+        if self.on_full == OnFull::KeepUndelivered {
+            self.fail("undelivered media was overwritten, against the policy");
+        }
+        // What is left of a file that has just lost its head is not meant.
+        let better = self.number(
+            "SELECT count(*) FROM slot WHERE state = 3 AND NOT EXISTS (SELECT 1 FROM span
+             JOIN file ON file.id = span.file WHERE span.slot = slot.slot
+             AND file.state IN (0, 1, 2, 3, 5, 6))",
+        );
+        if better > 0 {
+            let slots = self.slots_in_words();
+            self.fail(&format!(
+                "undelivered media was overwritten, {better} slots could have gone: {slots}"
+            ));
+        }
+    }
+
+    /// How many lives slots have begun.
+    pub fn slots_begun(&self) -> u64 {
+        self.number("SELECT sum(generation) FROM slot")
+    }
+
+    /// How often slots began another life.
+    pub fn slots_reused(&self) -> u64 {
+        // A slot gets its age when it is closed.
+        self.number("SELECT max(age) FROM slot").saturating_sub(u64::from(SLOTS))
+    }
+
+    /// Slots that are never written again.
+    pub fn slots_given_up(&self) -> u64 {
+        self.number("SELECT count(*) FROM slot WHERE state = 4")
+    }
+
+    /// The newest rules that arrived are in force.
+    pub fn check_revision(&self) {
+        let applied = self.applied();
+        if applied.unwrap_or(0) != self.broker.arrived {
+            let arrived = self.broker.arrived;
+            self.fail(&format!("rules {applied:?} are in force, {arrived} arrived"));
+        }
+    }
+
+    fn is_lost(&self, file: FileId) -> bool {
+        self.number(&format!("SELECT count(*) FROM loss WHERE file = {file}")) > 0
+    }
+
+    /// What the catalog says of slots and files, for whoever has to find out.
+    fn slots_in_words(&self) -> String {
+        let db = self.catalog();
+        let text = "SELECT 'slot ' || slot || ' state ' || state || ' age ' || age || ': ' ||
+             coalesce((SELECT group_concat(file.id || ' is ' || file.state) FROM span
+             JOIN file ON file.id = span.file WHERE span.slot = slot.slot), '') FROM slot
+             UNION ALL SELECT 'file ' || id || ' state ' || state || ' ' || why || ' spans ' ||
+             (SELECT count(*) FROM span WHERE span.file = file.id) || ' losses ' ||
+             (SELECT count(*) FROM loss WHERE loss.file = file.id) FROM file WHERE state <> 4";
+        let mut query = db.prepare(text).expect("a good query");
+        let rows = query.query_map([], |row| row.get::<_, String>(0));
+        let rows: Vec<String> = rows.and_then(Iterator::collect).expect("state.db is readable");
+        rows.iter().map(|row| format!("\n  {row}")).collect()
+    }
+
+    fn check_fsck(&self) {
+        let flash: Arc<dyn Flash> = Arc::new(self.flash.clone());
+        match fsck::check(&flash, self.dir.path(), Duration::from_secs(1)) {
+            Ok(report) if report.damages.is_empty() => {}
+            other => self.fail(&format!("fsck: {other:?}: {}", self.slots_in_words())),
+        }
+    }
+
+    /// The numbers of the pictures of a camera that the MP4 files in the ring have: each as it was
+    /// sent, in no two files.
+    pub fn pictures_of(&self, index: usize) -> BTreeSet<u64> {
+        let camera = &self.cameras[index];
+        let ring = &self.life().ring;
+        let files = ring.catalog.call_blocking(|state| state.files());
+        let files = files.unwrap_or_else(|error| self.fail(&format!("no files: {error:?}")));
+        let mut found: BTreeMap<u64, u64> = BTreeMap::new();
+        let ours = files.iter().filter(|file| {
+            file.key == camera.key
+                && file.format == FileFormat::Mp4
+                && file.state != FileState::Evicted
+        });
+        for file in ours {
+            let clip = match ring.open_file_clip(file.id) {
+                Ok(clip) => clip,
+                // Delivered, and overwritten since; or lost, which the ledger says.
+                Err(_) if file.state == FileState::Delivered || self.is_lost(file.id) => continue,
+                Err(error) => self.fail(&format!("{file:?} does not open: {error:?}")),
+            };
+            for number in self.pictures_in_clip(camera.index, &clip) {
+                if let Some(other) = found.insert(number, file.id.0) {
+                    self.fail(&format!("picture {number} is in {other} and in {}", file.id));
+                }
+            }
+        }
+        found.into_keys().collect()
+    }
+
+    fn pictures_in_clip(&self, camera: u8, clip: &dyn ClipSource) -> Vec<u64> {
+        let mut numbers: Vec<u64> = Vec::new();
+        for fragment in 0..clip.fragment_count() {
+            let moof = clip.moof(fragment).map_err(|error| error.to_string());
+            let moof = moof.and_then(|moof| parse_moof(&moof).map_err(|error| error.to_string()));
+            let moof = moof.unwrap_or_else(|error| self.fail(&format!("no moof: {error}")));
+            let mut offset = 0;
+            for sample in moof.runs.iter().flat_map(|run| &run.samples) {
+                let mut bytes = vec![0; PAYLOAD_BYTES];
+                if let Err(error) = clip.read_payload(fragment, offset, &mut bytes) {
+                    self.fail(&format!("a picture cannot be read: {error}"));
+                }
+                match named(&bytes) {
+                    Some((of, number)) if bytes == payload(of, number) && of == camera => {
+                        if numbers.last().is_some_and(|last| *last >= number) {
+                            self.fail(&format!("picture {number} stands behind {numbers:?}"));
+                        }
+                        numbers.push(number);
+                    }
+                    other => self.fail(&format!("{other:?} is not what camera {camera} sent")),
+                }
+                offset += sample.size;
+            }
+        }
+        numbers
+    }
+
+    pub fn gaps_of(&self, index: usize) -> Vec<Gap> {
+        let db = self.catalog();
+        let mut query = db
+            .prepare(
+                "SELECT from_ms, until_ms, cause FROM gap JOIN stream ON stream.id = gap.stream
+                 WHERE stream.stream = ?1",
+            )
+            .expect("a good query");
+        let name = self.cameras[index].key.stream();
+        let rows = query.query_map([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.and_then(Iterator::collect).expect("state.db is readable")
+    }
+}
+
+pub fn is_in_ledger(gaps: &[Gap], sent: &Sent) -> bool {
+    gaps.iter().any(|(from, until, _)| {
+        sent.wall_ms >= from - GAP_SLACK_MS
+            && until.is_none_or(|until| sent.wall_ms <= until + GAP_SLACK_MS)
+    })
+}
