@@ -79,6 +79,8 @@ pub struct Writer {
     homeless: VecDeque<Box<Fragment>>,
     /// The segment that a stream's slot was closed in, until another one is begun.
     cut_short: BTreeMap<StreamKey, Arc<SegmentStart>>,
+    /// Slots with media in which a write failed, until it shows whether they or the flash failed.
+    suspects: Vec<SlotPlace>,
     /// Writes and syncs that failed.
     writes: Failures,
     syncs: Failures,
@@ -146,6 +148,7 @@ impl Writer {
             pending,
             homeless: VecDeque::new(),
             cut_short: BTreeMap::new(),
+            suspects: Vec::new(),
             writes: Failures::default(),
             syncs: Failures::default(),
             owed: BTreeMap::new(),
@@ -325,6 +328,8 @@ impl Writer {
                     self.dirty = true;
                     open.live = true;
                     self.writes.worked();
+                    let failed = self.suspects.drain(..).map(DurableEvent::SlotFailed);
+                    self.pending.extend(failed.map(Pending::Happened));
                     self.pace.written(durable.end - durable.offset);
                     self.lanes.meters.fragment_written(fragment.media_bytes() as u64);
                     self.pending.push(Pending::Written(fragment, Box::new(durable)));
@@ -333,8 +338,11 @@ impl Writer {
                 Err(error) => {
                     error!(%error, slot = %open.place.slot, "writing a fragment failed");
                     self.writes.failed(self.clock.now().boot);
-                    self.leave_slot(&key, DurableEvent::SlotFailed);
+                    let left = self.leave_slot(&key);
+                    self.suspects.extend(left);
                     if self.writes.are_many() {
+                        let closed = self.suspects.drain(..).map(DurableEvent::SlotClosed);
+                        self.pending.extend(closed.map(Pending::Happened));
                         return Some(fragment);
                     }
                 }
@@ -396,16 +404,16 @@ impl Writer {
         self.pending.push(Pending::Happened(DurableEvent::SlotClosed(open.place)));
     }
 
-    /// Leaves a slot that the flash failed in: it is not written again in this life, unless it holds
-    /// nothing yet.
-    fn leave_slot(&mut self, key: &StreamKey, as_what: fn(SlotPlace) -> DurableEvent) {
-        let Some(open) = self.take_open(key) else { return };
+    /// Leaves a slot that the flash failed in. One that holds nothing yet is tried again in its turn;
+    /// any other is given back.
+    fn leave_slot(&mut self, key: &StreamKey) -> Option<SlotPlace> {
+        let open = self.take_open(key)?;
         let SlotPlace { slot, generation, .. } = open.place;
         if open.durable || self.pending.iter().any(|pending| pending.is_in(open.place)) {
-            self.pending.push(Pending::Happened(as_what(open.place)));
-        } else {
-            self.desk.state().ready.push_back(ReadySlot { slot, generation });
+            return Some(open.place);
         }
+        self.desk.state().ready.push_back(ReadySlot { slot, generation });
+        None
     }
 
     /// Takes a stream's slot away; the next one goes on with its segment.
@@ -458,7 +466,7 @@ impl Writer {
     }
 
     fn sync_file_system(&self) -> std::io::Result<()> {
-        if !self.dirty || sync_is_switched_off() {
+        if !self.dirty || planted::is_planted("EDGEREC_PLANT_NO_SYNC") {
             return Ok(());
         }
         self.lanes.meters.count_sync(match self.open.values().next() {
@@ -484,12 +492,8 @@ impl Writer {
         let failed: Vec<StreamKey> =
             self.open.iter().filter(|(_, open)| open.dirty).map(|(key, _)| key.clone()).collect();
         for key in &failed {
-            self.leave_slot(key, DurableEvent::SlotClosed);
+            let closed = self.leave_slot(key).map(DurableEvent::SlotClosed);
+            self.pending.extend(closed.map(Pending::Happened));
         }
     }
-}
-
-/// Only in builds that plant faults for the proof rigs.
-fn sync_is_switched_off() -> bool {
-    planted::is_planted("EDGEREC_PLANT_NO_SYNC")
 }

@@ -354,6 +354,14 @@ impl FlashFile for SimFile {
         answer
     }
 
+    fn forget_cached(&self) {
+        self.with(|content| {
+            for (page, old) in std::mem::take(&mut content.lost) {
+                content.take_back(page, &old, 0);
+            }
+        });
+    }
+
     fn sync_file_system(&self) -> io::Result<()> {
         let answer = self.flash.ask(Operation::Sync);
         let mut medium = self.flash.medium();

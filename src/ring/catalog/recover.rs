@@ -160,6 +160,13 @@ impl CatalogState {
     ) -> Result<FoundSlot, RingError> {
         let read = || {
             let file = slots.open(place.slot, Open::Read)?;
+            if depth == Depth::Checksums {
+                // What a process that was killed had written, and what a sync of it that failed has
+                // lost, is in the page cache only. The catalog names nothing but what is on flash.
+                let what = || format!("making slot {} durable", place.slot);
+                file.sync_data().map_err(RingError::flash(what()))?;
+                file.forget_cached();
+            }
             let scanner = Scanner::new(&*file, self.identity.slot_bytes, depth);
             let found = scanner.slot(place);
             match scanner.take_read_error() {
