@@ -97,7 +97,7 @@ impl Ring {
         let (state, still) = StillRing::open(settings, flash, clock)?;
         let threads = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(threads)?;
-        let StaffedRing { ring, writer, desk, lock } = still.staff(catalog)?;
+        let StaffedRing { ring, writer, desk, lock } = still.staff(catalog);
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let writer = std::thread::Builder::new()
@@ -232,10 +232,8 @@ impl StillRing {
     }
 
     /// The ring over its catalog, and its writer, who has not begun.
-    ///
-    /// # Errors
-    /// A slot cannot be opened.
-    pub fn staff(self, catalog: Catalog) -> Result<StaffedRing, RingError> {
+    #[must_use]
+    pub fn staff(self, catalog: Catalog) -> StaffedRing {
         let StillRing { slots, clock, sync_interval, recovered, lock } = self;
         let lanes = Arc::new(Lanes::default());
         let desk = Arc::new(WriterDesk::default());
@@ -247,10 +245,10 @@ impl StillRing {
             catalog.clone(),
             (clock, sync_interval),
             recovered.resumable,
-        )?;
+        );
         let identity = slots.identity.clone();
         let ring = Arc::new(Ring { lanes, catalog, identity, live: Arc::default(), slots });
-        Ok(StaffedRing { ring, writer, desk, lock })
+        StaffedRing { ring, writer, desk, lock }
     }
 }
 

@@ -21,7 +21,6 @@ use crate::domain::write_pace::WritePace;
 use crate::platform::clock::Clock;
 use crate::platform::flash::Open;
 use crate::platform::planted;
-use crate::ring::RingError;
 use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment};
 use crate::ring::desk::{ReadySlot, WriterDesk};
@@ -38,6 +37,8 @@ const SPARE_SLOTS_MIN: usize = 4;
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// After the answer that no slot may be reused, this long is waited before asking again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// While something waits for a slot, it is looked for again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A slot that recovery found with room behind its last good seal.
 #[derive(Debug, Clone)]
@@ -109,9 +110,7 @@ pub enum NextRound {
 
 impl Writer {
     /// A writer that goes on in the slots recovery found.
-    ///
-    /// # Errors
-    /// A slot cannot be opened.
+    #[must_use]
     pub fn new(
         slots: Slots,
         lanes: Arc<Lanes>,
@@ -119,7 +118,7 @@ impl Writer {
         catalog: Catalog,
         (clock, sync_interval): (Arc<dyn Clock>, Duration),
         resumable: Vec<ResumableSlot>,
-    ) -> Result<Self, RingError> {
+    ) -> Self {
         let (mut open, mut pending) = (BTreeMap::new(), Vec::new());
         for slot in resumable {
             match slots.open(slot.place.slot, Open::ReadWrite) {
@@ -161,7 +160,7 @@ impl Writer {
         };
         // A crash left the slots of all its streams open, and some streams never come back.
         writer.close_idle();
-        Ok(writer)
+        writer
     }
 
     /// The thread's body: ends after [`WriterDesk::stop`], with everything durable.
@@ -204,14 +203,17 @@ impl Writer {
                 return NextRound::Never;
             }
         }
-        if let Some(left) = self.pause() {
+        let now = self.clock.now().boot;
+        if let Some(left) = self.syncs.pause(now) {
             return NextRound::Within(left);
         }
-        if self.dirty || !self.pending.is_empty() || !self.homeless.is_empty() || stop || held_back
-        {
-            let passed = self.clock.now().boot.since(self.last_sync);
-            let left = self.sync_interval.saturating_sub(passed);
+        if self.dirty || !self.pending.is_empty() || stop || held_back {
+            let left = self.sync_interval.saturating_sub(now.since(self.last_sync));
             return NextRound::Within(left.max(Duration::from_millis(1)));
+        }
+        // A lane that is full wakes nobody.
+        if !self.homeless.is_empty() || self.writes.are_many() && !self.opened.is_empty() {
+            return NextRound::Within(self.writes.pause(now).unwrap_or(LOOK_AGAIN));
         }
         NextRound::WhenWoken
     }
@@ -274,8 +276,7 @@ impl Writer {
         let mut state = self.desk.state();
         let now = self.clock.now().boot;
         let again = !state.refused || now.since(self.last_asked) >= REFUSED_PAUSE;
-        // Each answer costs flushes of the device, so they are asked for by the handful.
-        // While the flash fails, those that are there are tried in turn.
+        // By the handful: each answer costs flushes. While the flash fails, what is there must do.
         let fails = self.writes.are_many() || self.syncs.are_many();
         let least = if fails { 1 } else { wanted.div_ceil(2) };
         if state.ready.len() < least && !state.asked && again {
@@ -302,8 +303,8 @@ impl Writer {
     }
 
     /// Writes a fragment into its stream's slot, into a new one if it does not fit or fails.
-    /// Gives it back if there is no slot yet or the flash fails; drops it if there will be none. Files that begin with
-    /// a dropped fragment begin with the next one that is written.
+    /// Gives it back if there is no slot yet or the flash fails; drops it if there will be none.
+    /// Files that begin with a dropped fragment begin with the next one that is written.
     fn place(&mut self, mut fragment: Box<Fragment>) -> Option<Box<Fragment>> {
         if self.pause().is_some() {
             return Some(fragment);

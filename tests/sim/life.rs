@@ -87,7 +87,7 @@ impl Life {
         let jobs = Arc::new(SteppedJobs::default());
         let catalog = Catalog::over(jobs.clone(), &state);
         jobs.own(state);
-        let StaffedRing { ring, writer, lock, .. } = still.staff(catalog)?;
+        let StaffedRing { ring, writer, lock, .. } = still.staff(catalog);
         let rules = rules_in_force(&ring.catalog, clock.clone())?;
         let mut recording = RecorderSettings::for_slots(SLOT_BYTES, false, 3_600);
         recording.clips_bytes_max = u64::from(SLOTS) * SLOT_BYTES / 4;
