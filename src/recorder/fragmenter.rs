@@ -23,7 +23,7 @@ pub struct Fragmenter {
     opening: Option<Opening>,
 }
 
-/// What the first sample of a fragment decides.
+/// What the first sample of a fragment decides, and its first picture.
 #[derive(Debug)]
 struct Opening {
     arrived: Instant,
@@ -31,6 +31,7 @@ struct Opening {
     media_start_ms: i64,
     media_end_ms: i64,
     key: bool,
+    pictures: bool,
     recordings: SealRecordings,
 }
 
@@ -57,14 +58,14 @@ impl Fragmenter {
     }
 
     /// Whether the fragment must be cut before `sample`: it is old, large, or `sample` is a place
-    /// to begin (`key`) and the fragment is not too young. A young one that does not begin with a
-    /// key frame is cut too: else a stream with one key frame a second, whose sound arrives just
-    /// before it, would have no fragment that begins with one.
+    /// to begin (`key`) and the fragment is not too young. A young one whose pictures do not begin
+    /// with a key frame is cut too. Young sound alone is not: it arrives just before each key frame
+    /// of some streams, and as a fragment of its own would take half the places of the lane.
     #[must_use]
     pub fn is_due(&self, sample: &Sample, key: bool, now: BootTime) -> bool {
         let (Some(age_ms), Some(opening)) = (self.age_ms(now), &self.opening) else { return false };
         age_ms >= FRAGMENT_AGE_MS_MAX
-            || (key && (age_ms >= FRAGMENT_AGE_MS_MIN || !opening.key))
+            || (key && (age_ms >= FRAGMENT_AGE_MS_MIN || (opening.pictures && !opening.key)))
             || self.bytes + sample.data.len() > self.bytes_target
             || self.samples >= FRAGMENT_SAMPLES_MAX
     }
@@ -106,8 +107,13 @@ impl Fragmenter {
             media_start_ms: media_ms,
             media_end_ms,
             key,
+            pictures: false,
             recordings: recordings(),
         });
+        if track.is_video() {
+            opening.key |= key && !opening.pictures;
+            opening.pictures = true;
+        }
         opening.last_arrived = now.boot;
         opening.media_end_ms = opening.media_end_ms.max(media_end_ms);
         self.samples += 1;
@@ -198,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_that_comes_just_before_each_key_frame_hides_none() {
+    fn sound_that_comes_just_before_each_key_frame_is_in_its_fragment() {
         let track = |id, codec, shape| Track {
             id: TrackId(id),
             codec,
@@ -209,19 +215,42 @@ mod tests {
         let video = track(1, Codec::H264, Shape::Video { width: 64, height: 36 });
         let audio = track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 });
         let mut open = fragmenter(vec![video.clone(), audio.clone()]);
-        let mut keys = 0;
+        let (mut cuts, mut keys) = (0, 0);
+        let mut cut = |fragment: Option<Box<Fragment>>| {
+            cuts += 1;
+            keys += u32::from(fragment.expect("a sample waits").key);
+        };
         for second in 0..5_u32 {
             let (dts, arrival) = (i64::from(second) * 1_000, u64::from(second) * 1_001);
             for (track, key, arrival) in [(&audio, true, arrival), (&video, true, arrival + 1)] {
                 let one = sample(track.id.0, dts, key);
                 let begins = key && track.is_video();
                 if open.is_due(&one, begins, BootTime(arrival)) {
-                    keys += u32::from(open.cut().expect("a sample waits").key);
+                    cut(open.cut());
                 }
                 open.add(one, track, at(arrival), dts, dts + 1_000, SealRecordings::new);
             }
         }
-        keys += u32::from(open.cut().expect("a sample waits").key);
-        assert_eq!(keys, 5, "each key frame begins a fragment");
+        cut(open.cut());
+        assert_eq!((cuts, keys), (5, 5), "each fragment begins with a key frame and its sound");
+    }
+
+    #[test]
+    fn pictures_before_a_key_frame_are_in_no_fragment_that_begins_with_one() {
+        let track = |id, codec, shape| Track {
+            id: TrackId(id),
+            codec,
+            timescale: 1_000,
+            config: Bytes::new(),
+            shape,
+        };
+        let video = track(1, Codec::H264, Shape::Video { width: 64, height: 36 });
+        let audio = track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 });
+        let mut open = fragmenter(vec![video.clone(), audio.clone()]);
+        for (ms, track, key) in [(0, &audio, true), (1, &video, false)] {
+            open.add(sample(track.id.0, 0, key), track, at(ms), 0, 1, SealRecordings::new);
+        }
+        assert!(open.is_due(&sample(1, 1, true), true, BootTime(2)), "a key frame after pictures");
+        assert!(!open.cut().expect("a sample waits").key);
     }
 }
