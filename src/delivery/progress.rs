@@ -24,6 +24,9 @@ pub struct Progress {
     pub session: Option<VodSession>,
     /// The multipart upload of the object after them, if one has begun.
     pub multipart: Option<MultipartProgress>,
+    /// Media of the same name that an unfinished search for this file has looked at.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub searched: u64,
 }
 
 /// A multipart upload under way.
@@ -59,6 +62,7 @@ impl Progress {
             file_sha256: RunningSha256::default().save(),
             session: None,
             multipart: None,
+            searched: 0,
         }
     }
 
@@ -82,6 +86,11 @@ impl Progress {
     pub fn file_sum(&self) -> RunningSha256 {
         RunningSha256::restore(&self.file_sha256).unwrap_or_default()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

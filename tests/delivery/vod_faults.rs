@@ -1,9 +1,14 @@
 //! What goes wrong at the VOD platform: nothing counts as delivered that is not there as rendered,
 //! and nothing is there twice.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgerec::delivery::settings::{DeliverySettings, Rest};
+use edgerec::platform::clock::SystemClock;
 use serde_json::json;
 
-use crate::bench::Running;
+use crate::bench::{Running, vod_target};
 use crate::support::fake_vod::{FakeVod, SECRET_KEY};
 use crate::support::memory_shelf::{DEADLINE, Fate, MadeUp, MemoryShelf};
 use crate::support::wait::wait_until;
@@ -55,6 +60,31 @@ async fn a_kill_before_the_answer_to_the_commit_sends_nothing_again() {
     assert_eq!(json!(receipt.target_file_id), only_media(&vod)["FileId"]);
     assert_eq!((vod.count("ApplyUpload"), vod.count("part")), (1, 3));
     running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn among_thousands_of_its_name_a_file_is_found_over_a_bad_link() {
+    let vod = FakeVod::start();
+    vod.set("repeat", "refused");
+    vod.fault("lost", "CommitUpload", 1000);
+    let shelf = MemoryShelf::new();
+    let file = shelf.put(1, MadeUp::single(1, 1_000));
+    let running = Running::start_vod(&shelf, &vod);
+    shelf.until("a lost answer", file, |fate| !fate.failures.is_empty()).await;
+    running.kill().await;
+    // Forty pages; half of all requests fail.
+    vod.order(&json!({"op": "clear"}));
+    vod.order(&json!({"op": "namesakes", "count": 3_950}));
+    vod.set("chance", 50);
+    let rest = || Rest { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
+    let settings =
+        DeliverySettings { target_rest: rest(), file_rest: rest(), ..DeliverySettings::default() };
+    let target = vod_target(&vod, Arc::new(SystemClock::new()));
+    let running = Running::start_with(&shelf, target, settings);
+    shelf.delivered(file).await;
+    running.kill().await;
+    assert_eq!((vod.count("ApplyUpload"), vod.count("put")), (1, 1), "sent once");
+    assert!(vod.count("SearchMedia") >= 40, "{} pages", vod.count("SearchMedia"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ storage, others for the API. Control: POST /__control with {"op": O}, where O is
     log        every request so far, in the order of answering
     requests   how many there were
     media      what was committed
+    namesakes  {"count": C}: somebody commits so many files of the same name as the last
     set        {"name": value}: skew_s, life_s (of credentials; null: it gives none), repeat ("same"
                or "refused"), chance (of a fault, in percent of requests)
     expire     the credentials that are out there are no longer good
@@ -182,6 +183,9 @@ def search_media(asked):
         raise Refusal("InvalidParameterValue")
     found = [media for media in MEDIA if media.get("SubAppId") == asked.get("SubAppId")
              and media.get("MediaName", "").startswith(tuple(prefixes))]
+    # What is newest is last in MEDIA.
+    if asked.get("Sort", {"Order": "Asc"})["Order"] == "Desc":
+        found.reverse()
     return {"TotalCount": min(len(found), 5000),
             "MediaInfoSet": [media_info(media) for media in found[offset:offset + limit]]}
 
@@ -388,6 +392,9 @@ def control(order):
         return len(LOG)
     elif op == "media":
         return MEDIA
+    elif op == "namesakes":
+        for _ in range(order["count"]):
+            MEDIA.append(dict(MEDIA[-1], FileId=str(len(MEDIA)), SourceContext="of another"))
     elif op == "uploads":
         return list(UPLOADS)
     else:

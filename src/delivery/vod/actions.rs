@@ -14,7 +14,7 @@ use crate::domain::secret::Secret;
 /// Longest name that can be searched for, in characters.
 const PREFIX_CHARS_MAX: usize = 100;
 /// Media of one page of a search.
-const PAGE: u64 = 100;
+pub(super) const PAGE: u64 = 100;
 /// The platform shows no more of what a search finds.
 const FOUND_MAX: u64 = 5_000;
 
@@ -23,6 +23,17 @@ const FOUND_MAX: u64 = 5_000;
 pub(super) struct Media {
     pub(super) file_id: String,
     pub(super) url: String,
+}
+
+/// What a page of a search has.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The file.
+    Media(Media),
+    /// Not the file; the next page begins there.
+    More(u64),
+    /// Not the file, and no page comes after it.
+    Nothing,
 }
 
 impl VodApi {
@@ -81,39 +92,35 @@ impl VodApi {
         })
     }
 
-    /// Looks for a file that was committed before: by its name, then by its identity, for which
-    /// the platform cannot search.
+    /// Looks for a file that was committed before among [`PAGE`] media of its name from `offset` on,
+    /// the newest first: the platform cannot search for its identity.
     pub(super) async fn find(
         &self,
         plan: &DeliveryPlan,
         sub_app_id: Option<i64>,
-    ) -> Result<Option<Media>, DeliveryError> {
+        offset: u64,
+    ) -> Result<Found, DeliveryError> {
         let prefix: String = plan.terms.name.chars().take(PREFIX_CHARS_MAX).collect();
-        let wanted = identity(plan);
-        let mut offset = 0;
-        loop {
-            let mut asked = json!({
-                "NamePrefixes": [prefix], "Offset": offset, "Limit": PAGE, "Filters": ["basicInfo"],
-                "Sort": {"Field": "CreateTime", "Order": "Desc"}});
-            if let Some(sub_app_id) = sub_app_id {
-                asked["SubAppId"] = json!(sub_app_id);
-            }
-            let answer = self.call("SearchMedia", &asked).await?;
-            let page = answer["MediaInfoSet"].as_array().map_or(&[][..], Vec::as_slice);
-            let is_it = |media: &&Value| {
-                media["BasicInfo"]["SourceInfo"]["SourceContext"].as_str() == Some(&wanted)
-            };
-            if let Some(found) = page.iter().find(is_it) {
-                let file_id = text(found, "FileId")?.to_owned();
-                let url = text(&found["BasicInfo"], "MediaUrl")?.to_owned();
-                return Ok(Some(Media { file_id, url }));
-            }
-            offset += PAGE;
-            let total = answer["TotalCount"].as_u64().unwrap_or(0);
-            if page.is_empty() || offset >= total || offset + PAGE > FOUND_MAX {
-                return Ok(None);
-            }
+        let mut asked = json!({
+            "NamePrefixes": [prefix], "Offset": offset, "Limit": PAGE, "Filters": ["basicInfo"],
+            "Sort": {"Field": "CreateTime", "Order": "Desc"}});
+        if let Some(sub_app_id) = sub_app_id {
+            asked["SubAppId"] = json!(sub_app_id);
         }
+        let answer = self.call("SearchMedia", &asked).await?;
+        let page = answer["MediaInfoSet"].as_array().map_or(&[][..], Vec::as_slice);
+        let wanted = identity(plan);
+        let is_it = |media: &&Value| {
+            media["BasicInfo"]["SourceInfo"]["SourceContext"].as_str() == Some(&wanted)
+        };
+        if let Some(found) = page.iter().find(is_it) {
+            let file_id = text(found, "FileId")?.to_owned();
+            let url = text(&found["BasicInfo"], "MediaUrl")?.to_owned();
+            return Ok(Found::Media(Media { file_id, url }));
+        }
+        let (next, total) = (offset + PAGE, answer["TotalCount"].as_u64().unwrap_or(0));
+        let is_last = page.is_empty() || next >= total || next + PAGE > FOUND_MAX;
+        Ok(if is_last { Found::Nothing } else { Found::More(next) })
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
-use self::actions::Media;
+use self::actions::{Found, Media, PAGE};
 use self::api::VodApi;
 use self::bucket::Bucket;
 pub use self::session::{Certificate, VodSession};
@@ -102,7 +102,7 @@ impl VodTarget {
         }
         if job.plan.maybe_there && progress.is_fresh() {
             // What has an identity there was proved before it was committed.
-            if let Some(media) = self.api.find(&job.plan, self.sub_app_id(job)).await? {
+            if let Some(media) = self.find(job, &mut progress).await? {
                 tracing::info!(file_id = media.file_id, "was there already");
                 return receipt(job, media).await;
             }
@@ -167,21 +167,65 @@ impl VodTarget {
         progress: &mut Progress,
         mut session: VodSession,
     ) -> Result<Media, DeliveryError> {
-        let sub_app_id = self.sub_app_id(job);
-        let error = match self.api.commit_upload(&session, sub_app_id).await {
+        if progress.searched > 0 {
+            // Goes on first: once the commit is asked for again, the file may be where it has been.
+            if let Some(found) = self.find(job, progress).await? {
+                tracing::info!(file_id = found.file_id, "was committed before");
+                return Ok(found);
+            }
+            let why = "the commit was refused";
+            self.count_refusal(job, progress, &mut session, why.to_owned()).await?;
+        }
+        let error = match self.api.commit_upload(&session, self.sub_app_id(job)).await {
             Err(error) if is_about_the_session(&error) => error,
             result => return result,
         };
-        if let Some(found) = self.api.find(&job.plan, sub_app_id).await? {
+        if let Some(found) = self.find(job, progress).await? {
             tracing::info!(file_id = found.file_id, "was committed before");
             return Ok(found);
         }
+        self.count_refusal(job, progress, &mut session, error.explain()).await?;
+        Err(error)
+    }
+
+    /// A commit was refused and the file is not there: a few times that may be for a while.
+    async fn count_refusal(
+        &self,
+        job: &Job,
+        progress: &mut Progress,
+        session: &mut VodSession,
+        why: String,
+    ) -> Result<(), DeliveryError> {
         session.refusals += 1;
         if session.refusals >= REFUSALS_MAX {
-            return Err(DeliveryError::SessionOver(error.explain()));
+            return Err(DeliveryError::SessionOver(why));
         }
-        self.save(job, progress, &session).await?;
-        Err(error)
+        self.save(job, progress, session).await
+    }
+
+    /// Looks for the file among what was committed before. On a bad link a search that began anew
+    /// each time would never come to its end: it goes on where it failed or was cut off, a page
+    /// earlier in case that some were deleted. What is committed meanwhile comes before that.
+    async fn find(
+        &self,
+        job: &Job,
+        progress: &mut Progress,
+    ) -> Result<Option<Media>, DeliveryError> {
+        let mut offset = progress.searched.saturating_sub(PAGE);
+        loop {
+            match self.api.find(&job.plan, self.sub_app_id(job), offset).await? {
+                Found::Media(media) => return Ok(Some(media)),
+                Found::More(next) => offset = next,
+                Found::Nothing => {
+                    progress.searched = 0;
+                    return Ok(None);
+                }
+            }
+            if offset > progress.searched {
+                progress.searched = offset;
+                job.save_progress(progress).await?;
+            }
+        }
     }
 
     /// Forgets the session at hand; an upload that is open in it is given up.
