@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::api::ApiError;
 use crate::api::explain::explain;
@@ -71,7 +71,8 @@ pub fn socket_path(ring: &Path) -> PathBuf {
 /// The bound socket; it goes when this is dropped.
 pub struct ControlSocket {
     path: PathBuf,
-    listener: UnixListener,
+    /// `None`: the disk was so full that it had no room for the socket's name.
+    listener: Option<UnixListener>,
 }
 
 struct Context {
@@ -83,15 +84,25 @@ struct Context {
 
 impl ControlSocket {
     /// Binds the socket of the ring at `ring`, in place of a stale one. The caller holds the
-    /// ring's lock, so nobody serves it. Must be called inside the runtime.
+    /// ring's lock, so nobody serves it. Must be called inside the runtime. A full disk is no error:
+    /// the box records all the same.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Whatever else the file system says.
     pub fn bind(ring: &Path) -> io::Result<Self> {
         let path = socket_path(ring);
-        let listener = local_socket::listen(&path)?;
-        listener.set_nonblocking(true)?;
-        Ok(ControlSocket { listener: UnixListener::from_std(listener)?, path })
+        let listener = match local_socket::listen(&path) {
+            Err(problem) if problem.kind() == io::ErrorKind::StorageFull => {
+                warn!(%problem, "no command on this machine reaches the box until it starts anew");
+                None
+            }
+            listener => Some(listener?),
+        };
+        let listener = listener.map(|listener| {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        });
+        Ok(ControlSocket { listener: listener.transpose()?, path })
     }
 
     /// Answers until `shutdown`. Connections are tasks of `tasks`, as are their readers; all end
@@ -103,13 +114,14 @@ impl ControlSocket {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) {
+        let Some(listener) = &self.listener else { return };
         let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
         let context =
             Arc::new(Context { ring, known, tasks: tasks.clone(), shutdown: shutdown.clone() });
         loop {
             let next = async {
                 let permit = clients.clone().acquire_owned().await;
-                (permit, self.listener.accept().await)
+                (permit, listener.accept().await)
             };
             let (permit, accepted) = tokio::select! {
                 next = next => next,

@@ -54,6 +54,10 @@ pub trait FlashFile: Send + Sync {
     fn forget_cached(&self) {}
     /// Reserves the first `len` bytes on the device; the file is at least `len` long after it.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Reserves the first `len` bytes on the device; the file stays as long as it is.
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// The length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no byte.
@@ -227,6 +231,11 @@ impl FlashFile for SystemFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;
         Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let len = i64::try_from(len).map_err(|_| Errno::EFBIG)?;
+        Ok(fallocate(&self.0, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, len)?)
     }
 
     fn len(&self) -> io::Result<u64> {

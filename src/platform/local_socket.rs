@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const PLAIN_PATH_BYTES_MAX: usize = 100;
 
 /// Listens at `path`, mode 0600. What stands there is replaced: the caller knows that nobody
-/// serves it any more.
+/// serves it any more. On a full disk its place is the one that is left.
 ///
 /// # Errors
 /// Whatever the file system says.
@@ -19,7 +19,13 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let fresh = path.with_extension("sock.new");
     remove_if_there(&fresh)?;
     let reached = Reached::by(&fresh)?;
-    let listener = UnixListener::bind(&reached.path)?;
+    let listener = match UnixListener::bind(&reached.path) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            remove_if_there(path)?;
+            UnixListener::bind(&reached.path)?
+        }
+        bound => bound?,
+    };
     // Nobody can connect under the real name before the mode is right.
     fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
     fs::rename(&fresh, path)?;

@@ -11,10 +11,11 @@ use tracing::{error, warn};
 use crate::domain::ids::FileId;
 use crate::domain::stream_key::StreamKey;
 use crate::platform::clock::Clock;
-use crate::platform::flash::{Flash, FlashLock};
+use crate::platform::flash::{Flash, FlashLock, Open};
 use crate::ring::RingError;
 use crate::ring::catalog::open::Span;
 use crate::ring::catalog::recover::Recovered;
+use crate::ring::catalog::room;
 use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path};
 use crate::ring::clip::{Leases, RingClip};
 use crate::ring::desk::WriterDesk;
@@ -178,7 +179,7 @@ pub fn trim_spans(
     let mut kept: Vec<Span> = Vec::new();
     for span in spans {
         let slot = span.slot();
-        let file = slots.open(slot, crate::platform::flash::Open::Read)?;
+        let file = slots.open(slot, Open::Read)?;
         let scanner = Scanner::new(&*file, slots.identity.slot_bytes, Depth::Seals);
         let Some(segment) = scanner.segment_start(span.segment_offset, span.place) else {
             continue;
@@ -226,6 +227,7 @@ impl StillRing {
         let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
         let (mut state, rebuilt) =
             open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
+        room::take_for_log(&*flash, path);
         let recovered = state.recover(&*flash, path, &slots, rebuilt)?;
         let sync_interval = settings.sync_interval;
         Ok((state, StillRing { slots, clock, sync_interval, recovered, lock }))
@@ -291,13 +293,18 @@ pub(super) fn open_catalog(
     leases: &Arc<Leases>,
 ) -> Result<(CatalogState, bool), RingError> {
     let database = database_path(path);
-    let new = !flash.exists(&database);
+    // A crash may leave an empty one.
+    let is_empty = || flash.open(&database, Open::Read).and_then(|file| file.is_empty());
+    let new = !flash.exists(&database) || is_empty().is_ok_and(|empty| empty);
+    room::take_for_database(flash, path, identity);
     let open =
         || CatalogState::open(path, identity.clone(), clock.clone(), settings, leases.clone());
     match open() {
         Ok(state) => Ok((state, new)),
         // Written by a newer program: not damaged, only not ours to read.
         Err(foreign @ RingError::Foreign { .. }) => Err(foreign),
+        // Whole, as far as anybody knows.
+        Err(passing) if is_passing(&passing) => Err(passing),
         Err(problem) => {
             warn!(%problem, cause = ?std::error::Error::source(&problem),
                 "state.db is damaged; it is moved aside and made anew from the slots");
@@ -308,7 +315,28 @@ pub(super) fn open_catalog(
                     flash.rename(&from, &to).map_err(RingError::flash("moving state.db aside"))?;
                 }
             }
+            room::take_for_database(flash, path, identity);
             Ok((open()?, true))
         }
     }
+}
+
+/// Whether the catalog can be opened once there is room, or the right to.
+fn is_passing(problem: &RingError) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied, ReadOnly,
+    };
+    let RingError::Catalog { source, .. } = problem else { return false };
+    source.sqlite_error_code().is_some_and(|code| {
+        matches!(
+            code,
+            CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+        )
+    })
 }

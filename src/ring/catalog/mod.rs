@@ -22,6 +22,7 @@ pub mod pushes;
 pub mod queue;
 pub mod recover;
 pub mod reserve;
+pub mod room;
 mod rows;
 pub mod schema;
 pub mod search;

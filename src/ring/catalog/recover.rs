@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 use serde::Serialize;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{SessionId, SlotGeneration, SlotIndex};
@@ -66,7 +66,7 @@ impl CatalogState {
     /// left open, and says what it found in `recovery.json`.
     ///
     /// # Errors
-    /// The database or the report cannot be written. A slot that cannot be read is given up.
+    /// The database cannot be written. A slot that cannot be read is given up.
     pub fn recover(
         &mut self,
         flash: &dyn Flash,
@@ -106,8 +106,9 @@ impl CatalogState {
             self.look_before_sending().map_err(RingError::catalog(what))?;
         }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
-        replace_file(flash, &path.join("recovery.json"), text.as_bytes())
-            .map_err(RingError::flash("writing recovery.json"))?;
+        if let Err(problem) = replace_file(flash, &path.join("recovery.json"), text.as_bytes()) {
+            warn!(%problem, "recovery.json is not written");
+        }
         info!(slots = report.slots_scanned, streams = report.streams.len(), "ring recovered");
         Ok(recovered)
     }

@@ -1,0 +1,79 @@
+//! The disk of the ring is full, or has no inode left, because somebody else took it all: what is
+//! recorded is kept all the same, also over a kill, and the catalog has it when there is room again.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use support::edge_box::{BoxPlan, EdgeBox, record_all};
+use support::media::Clip;
+use support::mounts::LoopDisk;
+use support::packets::{Kind, assert_stretch_of, of_kind, packets};
+use support::push::{Pace, Pusher, push_file};
+use support::wait::wait_until;
+
+const DISK_BYTES: u64 = 80 << 20;
+const SOON: Duration = Duration::from_secs(60);
+const CLIP: Clip =
+    Clip { seconds: 10, fps: 25, gop: 25, b_frames: 0, video_kbps: 500, audio: true };
+/// Loss bound of a kill, in pictures of 40 ms.
+const KILL_PICTURES: usize = 63;
+
+fn push(edge: &EdgeBox, stream: &str) -> Pusher {
+    let log = edge.dir().join(format!("{stream}.log"));
+    push_file(&CLIP.flv(), &edge.push_url(stream), Pace::Real, &log)
+}
+
+/// Takes every block and every inode that is left, as somebody else.
+fn take_all(disk: &Path) -> PathBuf {
+    let dir = disk.join("of-somebody-else");
+    fs::create_dir(&dir).expect("there is room");
+    let mut file = File::create_new(dir.join("blocks")).expect("there is room");
+    let names = (0..).map(|number| dir.join(format!("{number}")));
+    for name in names {
+        if File::create_new(name).is_err() {
+            break;
+        }
+    }
+    for piece in [1 << 20, 4096, 1] {
+        let piece = vec![1; piece];
+        while file.write_all(&piece).is_ok() {}
+    }
+    file.sync_all().expect("what was taken is kept");
+    dir
+}
+
+/// Pictures that are missing at the end of what is kept of a stream; nothing else may be.
+fn missing_pictures(edge: &EdgeBox, stream: &str) -> usize {
+    let kept = edge.export_all(&edge.stream_key(stream), "flv", stream).expect("exported");
+    let (kept, sent) = (packets(&kept), packets(&CLIP.flv()));
+    assert_stretch_of(&kept, &sent, stream);
+    of_kind(&sent, Kind::Video).len() - of_kind(&kept, Kind::Video).len()
+}
+
+#[test]
+fn a_disk_that_somebody_else_fills_costs_nothing() {
+    let disk = LoopDisk::new("full-disk", DISK_BYTES);
+    let plan = BoxPlan::default().rules(record_all(&["Flv"])).ring(disk.mount().join("ring"));
+    let plan = plan.ring_setting("capacity", "\"48MiB\"").ring_setting("slot", "\"1MiB\"");
+    let mut edge = plan.start();
+    let mut through = push(&edge, "through");
+    wait_until(SOON, "it is recorded", || !edge.ls().is_empty());
+    let taken = take_all(disk.mount());
+    through.finish_within(SOON);
+    push(&edge, "while-full").finish_within(SOON);
+    edge.kill();
+    edge.start_again();
+    push(&edge, "after-kill").finish_within(SOON);
+    fs::remove_dir_all(taken).expect("removed");
+    for stream in ["through", "while-full", "after-kill"] {
+        edge.file_within(SOON, |row| row["stream"] == stream && row["state"] != "recording");
+    }
+    let missing = ["through", "after-kill"].map(|stream| missing_pictures(&edge, stream));
+    assert_eq!(missing, [0, 0]);
+    let of_kill = missing_pictures(&edge, "while-full");
+    assert!(of_kill <= KILL_PICTURES, "{of_kill} pictures");
+}
