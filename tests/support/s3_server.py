@@ -1,5 +1,7 @@
-"""An S3 server for tests: moto behind a gate that checks every signature with botocore, keeps a
-log of requests, and makes faults when told to.
+"""An S3 server for tests: a store behind a gate that checks every signature with botocore, keeps a
+log of requests, and makes faults when told to. The store is moto, in this process, or the one at
+EDGEREC_S3_STORE (http://HOST:PORT), which knows the same key, checks the signatures too, and whose
+bucket is emptied.
 
 Usage: s3_server.py PORT ACCESS_KEY SECRET_KEY BUCKET [CERTIFICATE KEY]. Prints {"ready": port} when it listens.
 Control: POST /__control with {"op": "fault", "kind": K, "method": M, "part": N, "times": T},
@@ -9,9 +11,11 @@ drop-answer, forbidden (403 without a text)."""
 
 import datetime
 import hmac
+import http.client
 import io
 import json
 import logging
+import os
 import socket
 import sys
 import threading
@@ -19,16 +23,13 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.s3.models import s3_backends
+from botocore.exceptions import ClientError
+from botocore.session import get_session
 from werkzeug.serving import make_server
-from werkzeug.test import Client
 
 PORT, ACCESS_KEY, SECRET_KEY, BUCKET = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-MOTO = DomainDispatcherApplication(create_backend_app)
-INNER = Client(MOTO)
-BACKEND = s3_backends["123456789012"]["aws"]
 SCHEME = "https" if len(sys.argv) > 5 else "http"
 LOCK = threading.Lock()
 FAULTS = []
@@ -82,11 +83,88 @@ def take_fault(method, part, kind_of):
     return None
 
 
-def open_uploads():
-    text = INNER.get(f"/{BUCKET}?uploads").get_data(as_text=True)
-    keys = [k.split("</Key>")[0] for k in text.split("<Key>")[1:]]
-    ids = [i.split("</UploadId>")[0] for i in text.split("<UploadId>")[1:]]
-    return list(zip(keys, ids))
+class Moto:
+    """In this process, empty."""
+
+    def __init__(self):
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from moto.s3.models import s3_backends
+        from werkzeug.test import Client
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.inner = Client(self.app)
+        self.backend = s3_backends["123456789012"]["aws"]
+        made = self.inner.put(f"/{BUCKET}")
+        assert made.status_code == 200, made.status
+
+    def ask(self, environ, body):
+        upload = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True)).get("uploadId")
+        if upload and upload not in self.backend.get_bucket(BUCKET).multiparts:
+            # As S3 does it; moto itself fails with 500 here.
+            return "404 Not Found", [], error("NoSuchUpload", "no such upload")
+        environ["wsgi.input"] = io.BytesIO(body)
+        got = {}
+
+        def keep(status, headers, _=None):
+            got["status"], got["headers"] = status, list(headers)
+
+        content = b"".join(self.app(environ, keep))
+        return got["status"], got["headers"], content
+
+    def uploads(self):
+        text = self.inner.get(f"/{BUCKET}?uploads").get_data(as_text=True)
+        keys = [k.split("</Key>")[0] for k in text.split("<Key>")[1:]]
+        ids = [i.split("</UploadId>")[0] for i in text.split("<UploadId>")[1:]]
+        return list(zip(keys, ids))
+
+    def abort(self, key, upload):
+        self.inner.delete(f"/{BUCKET}/{quote(key)}?uploadId={quote(upload)}")
+
+    def object(self, key):
+        found = self.backend.get_object(BUCKET, key)
+        return found.value if found else None
+
+
+class Store:
+    """Another program; requests go to it as they came."""
+
+    def __init__(self, address):
+        self.address = address.removeprefix("http://")
+        self.client = get_session().create_client(
+            "s3", "us-east-1", endpoint_url=address, aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}))
+        try:
+            self.client.create_bucket(Bucket=BUCKET)
+        except ClientError as known:
+            assert "BucketAlready" in str(known), known
+        for key, upload in self.uploads():
+            self.abort(key, upload)
+        for found in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+            for one in found.get("Contents", []):
+                self.client.delete_object(Bucket=BUCKET, Key=one["Key"])
+
+    def ask(self, environ, body):
+        link = http.client.HTTPConnection(self.address, timeout=60)
+        own = {"CONTENT_TYPE": "Content-Type", "HTTP_HOST": "Host", "HTTP_RANGE": "Range"}
+        headers = {own.get(name, name[5:].replace("_", "-")): value for name, value in environ.items()
+                   if name in own or name.startswith(("HTTP_CONTENT_", "HTTP_X_AMZ_", "HTTP_IF_"))}
+        link.request(environ["REQUEST_METHOD"], environ["RAW_URI"], body, headers)
+        got = link.getresponse()
+        of_link = ("connection", "transfer-encoding", "keep-alive")
+        told = [(name, value) for name, value in got.getheaders() if name.lower() not in of_link]
+        return f"{got.status} {got.reason}", told, got.read()
+
+    def uploads(self):
+        found = self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        return [(one["Key"], one["UploadId"]) for one in found]
+
+    def abort(self, key, upload):
+        self.client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+
+    def object(self, key):
+        try:
+            return self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
 
 
 def control(environ):
@@ -99,13 +177,13 @@ def control(environ):
         with LOCK:
             FAULTS.clear()
     elif order["op"] == "abort":
-        for key, upload in open_uploads():
-            INNER.delete(f"/{BUCKET}/{quote(key)}?uploadId={quote(upload)}")
+        for key, upload in STORE.uploads():
+            STORE.abort(key, upload)
     elif order["op"] == "log":
         with LOCK:
             return json.dumps(LOG).encode()
     elif order["op"] == "uploads":
-        return json.dumps(open_uploads()).encode()
+        return json.dumps(STORE.uploads()).encode()
     return b"{}"
 
 
@@ -117,12 +195,10 @@ def gate(environ, start_response):
         start_response("200 OK", [("Content-Length", str(len(answer)))])
         return [answer]
     if path.startswith("/__object/"):
-        found = BACKEND.get_object(
-            BUCKET, unquote(path.removeprefix("/__object/")))
-        value = found.value if found else b""
-        length = [("Content-Length", str(len(value)))]
-        start_response("200 OK" if found else "404 Not Found", length)
-        return [value]
+        found = STORE.object(unquote(path.removeprefix("/__object/")))
+        start_response("404 Not Found" if found is None else "200 OK",
+                       [("Content-Length", str(len(found or b"")))])
+        return [found or b""]
     params = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
     part = params.get("partNumber")
     kind_of = "part" if part else "complete" if "uploadId" in params else \
@@ -142,10 +218,6 @@ def gate(environ, start_response):
     wrong = signature_error(method, uri, environ["HTTP_HOST"])
     if wrong:
         return answer("403 Forbidden", [], error(wrong, "not signed as it should be"))
-    upload = params.get("uploadId")
-    if upload and upload not in BACKEND.get_bucket(BUCKET).multiparts:
-        # As S3 does it; moto itself fails with 500 here.
-        return answer("404 Not Found", [], error("NoSuchUpload", "no such upload"))
     fault = take_fault(method, part, kind_of)
     if fault == "busy":
         return answer("503 Slow Down", [], error("SlowDown", "please slow down"))
@@ -156,14 +228,7 @@ def gate(environ, start_response):
     if fault == "flip" and body:
         middle = len(body) // 2
         body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]
-    environ["wsgi.input"] = io.BytesIO(body)
-    got = {}
-
-    def keep(status, headers, _=None):
-        got["status"], got["headers"] = status, list(headers)
-
-    content = b"".join(MOTO(environ, keep))
-    headers = got["headers"]
+    status, headers, content = STORE.ask(environ, body)
     if fault == "opaque-etag":
         headers = [(k, v) for k, v in headers if k.lower() != "etag"]
         headers.append(("ETag", '"00112233445566778899aabbccddeeff"'))
@@ -173,12 +238,11 @@ def gate(environ, start_response):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         start_response("200 OK", [])
         return [b""]
-    return answer(got["status"], headers, content)
+    return answer(status, headers, content)
 
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-made = INNER.put(f"/{BUCKET}")
-assert made.status_code == 200, made.status
+STORE = Store(os.environ["EDGEREC_S3_STORE"]) if os.environ.get("EDGEREC_S3_STORE") else Moto()
 tls = tuple(sys.argv[5:7]) or None
 server = make_server("127.0.0.1", PORT, gate, threaded=True, ssl_context=tls)
 print(json.dumps({"ready": server.server_port}), flush=True)
