@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::edge_box::{BoxPlan, EdgeBox, record_all};
 use support::fake_vod::{FakeVod, SECRET_ID, SECRET_KEY};
 use support::media::Clip;
@@ -25,8 +25,14 @@ const SMALL: Clip =
 const BIG: Clip =
     Clip { seconds: 12, fps: 25, gop: 25, b_frames: 0, video_kbps: 13_000, audio: true };
 
-fn start(section: &str) -> EdgeBox {
-    BoxPlan::default().sections(section).rules(record_all(&FORMATS)).start()
+/// Rules whose files have a name, and at the platform a sub-application, of their own.
+fn own_terms() -> Value {
+    let mut rules = record_all(&FORMATS);
+    for format in FORMATS {
+        rules["templates"][0][format!("{format}Param")] =
+            json!({"Enable": 1, "VodFileName": "own_{StreamID}_{StartMinute}", "VodSubAppId": 7});
+    }
+    rules
 }
 
 /// What the box says of each delivered file: url, size, checksum.
@@ -39,8 +45,13 @@ fn delivered(edge: &EdgeBox) -> BTreeMap<String, [Value; 3]> {
 
 /// Delivers clips in all formats, loses the state, and waits until all is listed as delivered
 /// again; `sent` tells what was sent so far.
-fn lose_and_find(section: &str, clips: &[Clip], mut sent: impl FnMut() -> Vec<String>) {
-    let mut edge = start(section);
+fn lose_and_find(
+    section: &str,
+    rules: Value,
+    clips: &[Clip],
+    mut sent: impl FnMut() -> Vec<String>,
+) {
+    let mut edge = BoxPlan::default().sections(section).rules(rules).start();
     for (number, clip) in clips.iter().enumerate() {
         let log = edge.dir().join("push.log");
         let url = edge.push_url(&format!("s{number}"));
@@ -78,7 +89,7 @@ fn a_folder_is_read_and_not_written_again() {
         };
         paths.iter().map(show).collect()
     };
-    lose_and_find(&outbox.section(), &[SMALL], || inodes(outbox.all()));
+    lose_and_find(&outbox.section(), own_terms(), &[SMALL], || inodes(outbox.all()));
 }
 
 #[test]
@@ -92,7 +103,7 @@ fn a_bucket_is_asked_and_not_sent_to_again() {
         s3_server::ACCESS_KEY,
         s3_server::SECRET_KEY
     );
-    lose_and_find(&section, &[SMALL, BIG], || {
+    lose_and_find(&section, record_all(&FORMATS), &[SMALL, BIG], || {
         let log = runtime.block_on(server.log());
         let sent = log.into_iter().filter(|seen| matches!(&*seen.method, "PUT" | "POST"));
         sent.map(|seen| format!("{} {} {:?}", seen.on, seen.key, seen.part)).collect()
@@ -101,6 +112,15 @@ fn a_bucket_is_asked_and_not_sent_to_again() {
 
 #[test]
 fn the_platform_is_searched_and_not_sent_to_again() {
+    search_and_find(record_all(&FORMATS));
+}
+
+#[test]
+fn the_platform_is_searched_by_the_terms_that_the_rules_have() {
+    search_and_find(own_terms());
+}
+
+fn search_and_find(rules: Value) {
     let vod = FakeVod::start();
     let section = format!(
         "[upload]\ntarget = \"tencent-vod\"\nendpoint = \"http://127.0.0.1:{0}\"\n\
@@ -108,7 +128,7 @@ fn the_platform_is_searched_and_not_sent_to_again() {
          secret_access_key = \"{SECRET_KEY}\"\n",
         vod.port
     );
-    lose_and_find(&section, &[SMALL], || {
+    lose_and_find(&section, rules, &[SMALL], || {
         let log = vod.log().into_iter();
         let sent = log.filter(|seen| !matches!(&*seen.on, "SearchMedia" | "head" | "get"));
         sent.map(|seen| format!("{} {} {:?}", seen.on, seen.key, seen.part)).collect()

@@ -13,6 +13,7 @@ use crate::media::audio_only::as_shown;
 use crate::media::render::{self, Rendering};
 use crate::platform::planted;
 use crate::ring::RingError;
+use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::{Confirmed, FileRecord};
 use crate::ring::catalog::open::FileState;
 use crate::ring::handle::Ring;
@@ -57,6 +58,10 @@ impl Shelf for RingShelf {
     }
 
     fn plan(&self, file: FileId) -> Result<DeliveryPlan, ShelfError> {
+        let adopt = move |state: &mut CatalogState| state.adopt_terms(file);
+        if !self.ring.catalog.call_blocking(adopt).map_err(shelf_error)? {
+            return Err(ShelfError::NoRules);
+        }
         let record = self.record(file)?;
         let path = |name: &str| ObjectPath::new(&record.key, name, file, record.format);
         let name = match &record.name {

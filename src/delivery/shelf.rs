@@ -75,6 +75,9 @@ pub enum ShelfError {
     /// The clip cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The catalog lost what the file was recorded for, and the rules that say it are not there yet.
+    #[error("the rules are not known yet")]
+    NoRules,
     /// Anything else; trying again may help.
     #[error("the catalog failed")]
     Failed(#[source] BoxedError),

@@ -186,6 +186,12 @@ impl RuleTable {
         table
     }
 
+    /// Whether there is no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// What the rules say about `key`.
     #[must_use]
     pub fn resolve(&self, key: &StreamKey) -> Decision {

@@ -23,7 +23,6 @@ use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::domain::matching::{Decision, Match};
 use crate::domain::recording::{Recording, RecordingPlan};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::template::Template;
 use crate::domain::time::{Instant, Moment};
 use crate::recorder::live::LiveTable;
 use crate::recorder::rules::RulesInForce;
@@ -31,7 +30,7 @@ use crate::recorder::stage::Stage;
 use crate::recorder::tasks::Opening;
 use crate::ring::RingError;
 use crate::ring::catalog::ledger::DecisionRecord;
-use crate::ring::catalog::open::{FilePlan, RecordingContent, RecordingStart};
+use crate::ring::catalog::open::{RecordingContent, RecordingStart};
 use crate::ring::catalog::pushes::PushId;
 use crate::ring::catalog::service::ServiceInForce;
 use crate::ring::catalog::waiting::WaitingRecording;
@@ -224,17 +223,7 @@ impl Recorder {
         let template = &matched.template;
         let plan = RecordingPlan::of_template(id, template, self.settings.hls_clip_max_s);
         let number = self.service().load().layers.number(matched.template_layer, &template.name);
-        let content = RecordingContent {
-            template: template.name.clone(),
-            rule: matched.rule.to_string(),
-            layer: matched.layer.to_string(),
-            revision: matched.revision,
-            files: file_plans(template),
-            content: Some(Template::clone(template)),
-            template_id: number.map_or(0, |number| number.0),
-            task: None,
-            audio_only: false,
-        };
+        let content = RecordingContent::by_rule(matched, number.map_or(0, |number| number.0));
         (Recording::new(plan), RecordingStart { id, content })
     }
 
@@ -328,19 +317,6 @@ impl Recorder {
             }
         });
     }
-}
-
-/// How the files of a template's formats are kept and named.
-fn file_plans(template: &Template) -> Vec<FilePlan> {
-    let plan = |format: crate::domain::files::FileFormat| {
-        let params = template.params(format)?;
-        Some(FilePlan {
-            format: format.name().to_owned(),
-            storage_time_s: u64::from(params.storage_time_s),
-            name_pattern: params.vod_file_name.as_str().to_owned(),
-        })
-    };
-    template.formats().iter().filter_map(plan).collect()
 }
 
 /// Nothing panics while it holds one of the recorder's locks.

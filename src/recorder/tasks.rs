@@ -15,9 +15,9 @@ use crate::domain::task::{Standing, Task};
 use crate::domain::time::{ClockQuality, Moment};
 use crate::recorder::stage::Stage;
 use crate::recorder::stream::lock;
-use crate::recorder::{Recorder, SETTLED_AFTER_MS, file_plans, locked};
+use crate::recorder::{Recorder, SETTLED_AFTER_MS, locked};
 use crate::ring::RingError;
-use crate::ring::catalog::open::{RecordingContent, RecordingStart, TaskMark};
+use crate::ring::catalog::open::{RecordingContent, RecordingStart, TaskMark, file_plans};
 use crate::ring::past::{PastEnd, PastFrom};
 
 /// A task that is to be opened on a stream.

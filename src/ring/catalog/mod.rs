@@ -44,7 +44,7 @@ use tracing::error;
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{RecordingId, SlotIndex};
-use crate::domain::time::Moment;
+use crate::domain::time::{BootTime, Moment};
 use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
@@ -177,6 +177,7 @@ impl Catalog {
 /// What the catalog thread owns.
 pub struct CatalogState {
     pub(super) db: Connection,
+    pub(super) opened: BootTime,
     pub(super) identity: Arc<RingIdentity>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: CatalogSettings,
@@ -219,8 +220,10 @@ impl CatalogState {
         let service = CatalogState::read_service(&db)
             .map_err(RingError::catalog("reading what the API has set"))?;
         let notices = NoticeDesk::of_box(&identity.box_id);
+        let opened = clock.now().boot;
         Ok(CatalogState {
             db,
+            opened,
             identity,
             clock,
             settings,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::files::{FileFormat, FormatSet};
 use crate::domain::ids::{FileId, FragmentSequence, RecordingId, SessionId, SlotIndex};
+use crate::domain::matching::Match;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Family;
 use crate::domain::template::Template;
@@ -75,7 +76,27 @@ pub struct FilePlan {
     pub name_pattern: String,
 }
 
+/// The rule of a recording whose row was lost.
+const LOST: &str = "recovered from the ring";
+
 impl RecordingContent {
+    /// What the rules ask for that chose a template, which has this number for callers.
+    #[must_use]
+    pub fn by_rule(matched: &Match, template_id: u64) -> Self {
+        let template = &matched.template;
+        RecordingContent {
+            template: template.name.clone(),
+            rule: matched.rule.to_string(),
+            layer: matched.layer.to_string(),
+            revision: matched.revision,
+            files: file_plans(template),
+            content: Some(Template::clone(template)),
+            template_id,
+            task: None,
+            audio_only: false,
+        }
+    }
+
     /// What is known of a recording whose row was lost: its formats.
     #[must_use]
     pub fn unknown(formats: FormatSet) -> Self {
@@ -86,7 +107,7 @@ impl RecordingContent {
         });
         RecordingContent {
             template: String::new(),
-            rule: "recovered from the ring".to_owned(),
+            rule: LOST.to_owned(),
             layer: String::new(),
             revision: 0,
             files: files.collect(),
@@ -95,6 +116,12 @@ impl RecordingContent {
             task: None,
             audio_only: false,
         }
+    }
+
+    /// Whether its row was lost, and nothing more is known of it.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.rule == LOST
     }
 
     /// What asked for its files.
@@ -112,6 +139,20 @@ impl RecordingContent {
     pub fn plan(&self, format: FileFormat) -> Option<&FilePlan> {
         self.files.iter().find(|plan| plan.format == format.name())
     }
+}
+
+/// How the files of a template's formats are kept and named.
+#[must_use]
+pub fn file_plans(template: &Template) -> Vec<FilePlan> {
+    let plan = |format: FileFormat| {
+        let params = template.params(format)?;
+        Some(FilePlan {
+            format: format.name().to_owned(),
+            storage_time_s: u64::from(params.storage_time_s),
+            name_pattern: params.vod_file_name.as_str().to_owned(),
+        })
+    };
+    template.formats().iter().filter_map(plan).collect()
 }
 
 /// A span: fragments of one segment. Offsets are bytes in the slot.
