@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::cloud::streams::{Cut, LiveEntry, LiveStreams};
-use crate::domain::ids::BootId;
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{ClockQuality, Instant};
@@ -40,7 +39,7 @@ pub(super) struct Online {
     clock: Arc<dyn Clock>,
     service: ServiceInForce,
     decisions: Arc<LiveTable>,
-    /// Rows of this boot may have been entered on a clock that was not set.
+    /// Bans may have been entered on a clock that was not set.
     undated: AtomicBool,
 }
 
@@ -97,21 +96,20 @@ impl Online {
         OnlineEntry { online: self.clone(), id, key: arrival.key.clone(), taken: false, end: None }
     }
 
-    /// Has the catalog do something about the rows; their times, and those of bans, are set right
-    /// first, once the clock is set.
+    /// Has the catalog do something about the rows; the times of bans are set right first, once the
+    /// clock is set.
     fn post(
         &self,
         now: Instant,
         job: impl FnOnce(&mut CatalogState) -> Result<(), RingError> + Send + 'static,
     ) {
-        let boot_id = self.clock.boot_id();
         let trusted = now.wall.quality == ClockQuality::Trusted;
         let date = trusted && self.undated.swap(false, Ordering::Relaxed);
         if !trusted {
             self.undated.store(true, Ordering::Relaxed);
         }
         self.catalog.post(move |state| {
-            let dated = if date { date_all(state, boot_id, now) } else { Ok(()) };
+            let dated = if date { date_bans(state, now) } else { Ok(()) };
             if let Err(problem) = dated.and_then(|()| job(state)) {
                 error!(%problem, "the list of pushes is not written");
             }
@@ -124,9 +122,8 @@ impl Online {
     }
 }
 
-/// What was entered before the clock was set gets its times.
-fn date_all(state: &mut CatalogState, boot_id: BootId, now: Instant) -> Result<(), RingError> {
-    state.date_pushes(boot_id, now)?;
+/// Bans that were entered before the clock was set get their times.
+fn date_bans(state: &mut CatalogState, now: Instant) -> Result<(), RingError> {
     if state.service().load().forbids.are_undated() {
         // Dating refuses nothing.
         let _ = state.change_service(|service, changes| {
@@ -274,6 +271,7 @@ mod tests {
 
     use super::*;
     use crate::domain::eviction::OnFull;
+    use crate::domain::ids::BootId;
     use crate::domain::service::limits::ServiceLimits;
     use crate::domain::time::{BootTime, UnixMillis, WallTime};
     use crate::ingest::intake::Protocol;

@@ -79,6 +79,32 @@ impl Instant {
     };
 }
 
+/// Wall time at boot time 0 of one boot, in Unix milliseconds: dates what was read on the clock of
+/// that boot before it was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootZero(pub i64);
+
+impl BootZero {
+    /// As a reading tells; `None` if its wall clock cannot be believed.
+    #[must_use]
+    pub fn of(at: Instant) -> Option<Self> {
+        let boot_ms = i64::try_from(at.boot.0).unwrap_or(i64::MAX);
+        let zero = BootZero(at.wall.unix.0.saturating_sub(boot_ms));
+        (at.wall.quality == ClockQuality::Trusted).then_some(zero)
+    }
+
+    /// The instant with a wall time that can be believed: its own if it has one.
+    #[must_use]
+    pub fn date(self, at: Instant) -> Instant {
+        if at.wall.quality == ClockQuality::Trusted {
+            return at;
+        }
+        let boot_ms = i64::try_from(at.boot.0).unwrap_or(i64::MAX);
+        let unix = UnixMillis(self.0.saturating_add(boot_ms));
+        Instant { wall: WallTime { unix, quality: ClockQuality::Trusted }, ..at }
+    }
+}
+
 /// An instant and the boot whose time it has: comparable with instants of other boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -116,6 +142,20 @@ mod tests {
         assert_eq!(UnixMillis(1_743_484_094_999).civil_text(), "2025-04-01 13:08:14");
         assert_eq!(UnixMillis(-1).civil_text(), "1970-01-01 08:00:00");
         assert_eq!(UnixMillis(i64::MAX).civil_text(), "9999-12-31 06:00:00");
+    }
+
+    #[test]
+    fn what_was_read_before_the_clock_was_set_is_dated_by_boot_time() {
+        let at = |boot_ms, unix_ms, quality| Instant {
+            boot: BootTime(boot_ms),
+            wall: WallTime { unix: UnixMillis(unix_ms), quality },
+        };
+        let early = at(500, 7, ClockQuality::Untrusted);
+        assert_eq!(BootZero::of(early), None);
+        let zero = BootZero::of(at(2_000, 90_000, ClockQuality::Trusted)).expect("set");
+        assert_eq!(zero.date(early), at(500, 88_500, ClockQuality::Trusted));
+        let stepped = at(600, 10, ClockQuality::Trusted);
+        assert_eq!(zero.date(stepped), stepped, "it was believed");
     }
 
     #[test]

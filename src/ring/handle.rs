@@ -13,6 +13,7 @@ use crate::domain::stream_key::StreamKey;
 use crate::platform::clock::Clock;
 use crate::platform::flash::{Flash, FlashLock, Open};
 use crate::ring::RingError;
+use crate::ring::catalog::clips::{Arrivals, RangeSegment};
 use crate::ring::catalog::open::Span;
 use crate::ring::catalog::recover::Recovered;
 use crate::ring::catalog::room;
@@ -160,24 +161,25 @@ impl Ring {
         let key = key.clone();
         let (segments, lease) =
             self.catalog.call_blocking(move |state| state.range_spans(&key, from_ms, until_ms))?;
-        let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
-        let trimmed = trim_spans(&self.slots, &spans, from_ms, until_ms)?;
+        let trimmed = trim_spans(&self.slots, &segments, from_ms, until_ms)?;
         RingClip::open(self.slots.clone(), &trimmed, lease)
     }
 }
 
-/// Cuts the spans down to the fragments of a time range, from a key fragment on.
+/// Cuts segments down to the fragments of a time range, from a key fragment on.
 ///
 /// # Errors
 /// A slot cannot be read.
-pub fn trim_spans(
+fn trim_spans(
     slots: &Slots,
-    spans: &[Span],
+    segments: &[RangeSegment],
     from_ms: i64,
     until_ms: i64,
 ) -> Result<Vec<Span>, RingError> {
     let mut kept: Vec<Span> = Vec::new();
-    for span in spans {
+    let mut reached = false;
+    for of_range in segments {
+        let (span, mut arrivals) = (&of_range.span, Arrivals::of(of_range));
         let slot = span.slot();
         let file = slots.open(slot, Open::Read)?;
         let scanner = Scanner::new(&*file, slots.identity.slot_bytes, Depth::Seals);
@@ -190,11 +192,12 @@ pub fn trim_spans(
             let found = scanner
                 .fragment(offset, span.place, &segment)
                 .map_err(|what| RingError::Damaged { slot, offset, what })?;
-            let arrived = found.seal.first_arrival.wall.unix.0;
+            let arrived = arrivals.next(&found.seal);
             if arrived > until_ms {
                 break;
             }
-            if arrived <= from_ms && found.seal.key {
+            reached |= arrived > from_ms;
+            if !reached && found.seal.key {
                 // A later key fragment before the range: what came before it is not needed.
                 kept.clear();
                 current = None;

@@ -10,7 +10,7 @@ use crate::domain::recording::{Boundary, Recording};
 use crate::domain::stream_key::StreamKey;
 use crate::platform::flash::Open;
 use crate::ring::RingError;
-use crate::ring::catalog::clips::RangeSegment;
+use crate::ring::catalog::clips::{Arrivals, RangeSegment};
 use crate::ring::catalog::durable::DurableFragment;
 use crate::ring::catalog::open::RecordingStart;
 use crate::ring::catalog::recover::segment_start;
@@ -67,6 +67,8 @@ struct Found {
     end: u64,
     /// The first of its segment.
     leads: bool,
+    /// When it came, Unix milliseconds.
+    arrived_ms: i64,
 }
 
 impl Ring {
@@ -100,7 +102,7 @@ impl Ring {
         };
         let mut search = Search::new(from, live);
         self.each_fragment(&segments, until_ms, &mut |place, found| {
-            search.look(place, &found.seal)
+            search.look(place, found.arrived_ms, &found.seal)
         })?;
         let Some((first_segment, first_offset)) = search.begin() else {
             return Ok(PastEnd { recording, last });
@@ -124,7 +126,8 @@ impl Ring {
         until_ms: i64,
         take: &mut dyn FnMut((usize, u64), Found) -> Result<bool, RingError>,
     ) -> Result<(), RingError> {
-        for (index, RangeSegment { span, .. }) in segments.iter().enumerate() {
+        for (index, of_range) in segments.iter().enumerate() {
+            let (span, mut arrivals) = (of_range.span, Arrivals::of(of_range));
             let slot = span.slot();
             let file = self.slots.open(slot, Open::Read)?;
             let scanner = Scanner::new(&*file, self.identity.slot_bytes, Depth::Seals);
@@ -151,8 +154,9 @@ impl Ring {
                         break;
                     }
                 };
-                if fragment.seal.first_arrival.wall.unix.0 > until_ms {
-                    return Ok(());
+                let arrived_ms = arrivals.next(&fragment.seal);
+                if arrived_ms > until_ms {
+                    break;
                 }
                 let end = fragment.end;
                 let found = Found {
@@ -161,6 +165,7 @@ impl Ring {
                     offset,
                     end,
                     leads: offset == segment.media_offset,
+                    arrived_ms,
                 };
                 if !take((index, offset), found)? {
                     return Ok(());
@@ -189,8 +194,12 @@ impl Search {
     }
 
     /// Whether to go on looking.
-    fn look(&mut self, place: (usize, u64), seal: &Seal) -> Result<bool, RingError> {
-        let arrived_ms = seal.first_arrival.wall.unix.0;
+    fn look(
+        &mut self,
+        place: (usize, u64),
+        arrived_ms: i64,
+        seal: &Seal,
+    ) -> Result<bool, RingError> {
         if self.session != Some(seal.session) {
             (self.session, self.candidate, self.reaches) = (Some(seal.session), None, false);
         }
@@ -239,7 +248,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn take(&mut self, found: Found) -> Result<bool, RingError> {
-        let Found { segment, seal, offset, end, leads } = found;
+        let Found { segment, seal, offset, end, leads, arrived_ms } = found;
         let before = self.last.as_ref().filter(|last| last.session == seal.session);
         let breaks = leads && segment.discontinuity && before.is_some();
         let same_tracks = before.is_some_and(|last| last.segment.tracks == segment.tracks);
@@ -256,7 +265,7 @@ impl Walk<'_> {
         self.last = Some(LastTaken {
             session: seal.session,
             sequence: seal.sequence,
-            arrived_ms: seal.first_arrival.wall.unix.0,
+            arrived_ms,
             media_end_ms: seal.media_end_ms,
             segment: segment.clone(),
         });

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::domain::due::{GapEntry, Missing};
+use crate::domain::ids::BootId;
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{Instant, Moment};
+use crate::domain::time::Moment;
 use crate::recorder::Recorder;
 use crate::recorder::session::RecordedSession;
 use crate::recorder::stage::Stage;
@@ -50,7 +51,7 @@ impl Stage {
     /// Something is missing, or nothing is.
     pub(super) fn watch_gap(&mut self, missing: Option<Missing>, recorder: &Recorder, now: Moment) {
         let (key, catalog) = (&self.key, recorder.catalog());
-        let mut enter = |entry| enter_gap(catalog, key, entry);
+        let mut enter = |entry| enter_gap(catalog, key, now.boot_id, entry);
         match missing {
             Some(cause) => {
                 let from = self.kept.filter(|_| !self.due.is_missing()).unwrap_or(now.at);
@@ -75,22 +76,23 @@ impl Stage {
     }
 
     /// A sample is kept: nothing is missing.
-    pub(super) fn media_kept(&mut self, recorder: &Recorder, kept: Instant) {
-        (self.kept, self.reopens) = (Some(kept), None);
+    pub(super) fn media_kept(&mut self, recorder: &Recorder, kept: Moment) {
+        (self.kept, self.reopens) = (Some(kept.at), None);
         if self.due.is_missing() {
             let (key, catalog) = (&self.key, recorder.catalog());
-            self.due.over(kept, &mut |entry| enter_gap(catalog, key, entry));
+            let mut enter = |entry| enter_gap(catalog, key, kept.boot_id, entry);
+            self.due.over(kept.at, &mut enter);
         }
     }
 }
 
-fn enter_gap(catalog: &Catalog, key: &StreamKey, entry: GapEntry) {
+fn enter_gap(catalog: &Catalog, key: &StreamKey, boot_id: BootId, entry: GapEntry) {
     if let GapEntry::Begins { cause, .. } = entry {
         warn!(stream = %key, cause = cause.words(), "what is due is not recorded");
     }
     let key = key.clone();
     catalog.post(move |state| {
-        if let Err(problem) = state.enter_watched_gap(&key, entry) {
+        if let Err(problem) = state.enter_watched_gap(&key, boot_id, entry) {
             error!(%problem, "a gap could not be entered into the ledger");
         }
     });

@@ -252,7 +252,7 @@ impl Stage {
         let taken = session.sample(&mut self.programme, sample, now.at);
         self.watch.dropped(session.dropped_fragments());
         if let Some(kept) = session.last_kept() {
-            self.media_kept(recorder, kept);
+            self.media_kept(recorder, Moment { at: kept, ..now });
         }
         taken
     }

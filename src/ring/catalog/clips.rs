@@ -1,16 +1,19 @@
 //! From files and time ranges to clips in the ring.
 
+use std::collections::BTreeMap;
+
 use rusqlite::params;
 
-use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
+use crate::domain::ids::{FileId, FragmentSequence, SessionId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::BootTime;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::FileRecord;
 use crate::ring::catalog::open::{FileState, Span};
 use crate::ring::catalog::rows::{sql, unsql};
 use crate::ring::clip::Lease;
-use crate::ring::layout::SlotPlace;
+use crate::ring::layout::{Seal, SlotPlace};
 
 /// What is needed to open a clip: its spans, and the lease that keeps them.
 pub struct ClipSpans {
@@ -25,10 +28,48 @@ pub struct ClipSpans {
 pub struct RangeSegment {
     /// All of the segment, as a span.
     pub span: Span,
+    /// Of which session.
+    pub session: SessionId,
+    /// The number of its first fragment there.
+    pub sequence: FragmentSequence,
     /// Arrival of its first sample, Unix milliseconds.
     pub first_ms: i64,
     /// Arrival of its last sample, Unix milliseconds.
     pub last_ms: i64,
+}
+
+/// When the fragments of a segment came: by boot time since the first of it, whose wall time the
+/// catalog has. What their seals say may be of a clock that was not set, or that stepped since.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrivals {
+    first_ms: i64,
+    first: Option<BootTime>,
+}
+
+impl Arrivals {
+    /// Of this segment, whose fragments are asked for from the first one on.
+    #[must_use]
+    pub fn of(segment: &RangeSegment) -> Self {
+        Arrivals { first_ms: segment.first_ms, first: None }
+    }
+
+    /// When the next fragment came, Unix milliseconds.
+    pub fn next(&mut self, seal: &Seal) -> i64 {
+        let first = *self.first.get_or_insert(seal.first_arrival.boot);
+        let since = seal.first_arrival.boot.since(first).as_millis();
+        self.first_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+    }
+}
+
+/// Sessions by the time they began at, and what is of one session as it was written: the clock may have
+/// been set back in between.
+fn in_order(segments: &mut [RangeSegment]) {
+    let mut began: BTreeMap<SessionId, i64> = BTreeMap::new();
+    for segment in segments.iter() {
+        let first_ms = began.entry(segment.session).or_insert(segment.first_ms);
+        *first_ms = segment.first_ms.min(*first_ms);
+    }
+    segments.sort_by_key(|one| (began[&one.session], one.session, one.sequence));
 }
 
 impl CatalogState {
@@ -86,22 +127,23 @@ impl CatalogState {
         let mut segments = stored.map_err(RingError::catalog(what))?;
         for open in self.open_segments.values() {
             let ours = self.stream_of(open.session).map_err(RingError::catalog(what))?;
-            if ours.as_ref() == Some(key) && open.last_ms >= from_ms && open.first_ms <= until_ms {
+            let (first_ms, last_ms) = (open.first_ms(), open.last_ms());
+            if ours.as_ref() == Some(key) && last_ms >= from_ms && first_ms <= until_ms {
                 let span = Span {
                     place: open.place,
                     segment_offset: open.start,
                     start: open.media,
                     end: open.end,
                 };
-                let (first_ms, last_ms) = (open.first_ms, open.last_ms);
                 // The end of its session has stored it as it stood then.
                 segments.retain(|known| {
                     (known.span.place, known.span.segment_offset) != (open.place, open.start)
                 });
-                segments.push(RangeSegment { span, first_ms, last_ms });
+                let (session, sequence) = (open.session, open.first_sequence);
+                segments.push(RangeSegment { span, session, sequence, first_ms, last_ms });
             }
         }
-        segments.sort_by_key(|segment| segment.first_ms);
+        in_order(&mut segments);
         if segments.is_empty() {
             return Err(RingError::Gone(format!("nothing of {key} in that range")));
         }
@@ -134,7 +176,7 @@ impl CatalogState {
         self.db
             .prepare_cached(
                 "SELECT segment.slot, segment.generation, segment.start, media, end, first_ms,
-                 last_ms FROM segment
+                 last_ms, segment.session, first_sequence FROM segment
                  JOIN session ON session.id = segment.session
                  JOIN stream ON stream.id = session.stream
                  WHERE stream.domain = ?1 AND stream.app = ?2 AND stream.stream = ?3
@@ -142,7 +184,13 @@ impl CatalogState {
             )?
             .query_map(params![key.domain(), key.app(), key.stream(), from_ms, until_ms], |row| {
                 let span = self.span(row)?;
-                Ok(RangeSegment { span, first_ms: row.get(5)?, last_ms: row.get(6)? })
+                Ok(RangeSegment {
+                    span,
+                    session: SessionId(unsql(row.get(7)?)),
+                    sequence: FragmentSequence(row.get(8)?),
+                    first_ms: row.get(5)?,
+                    last_ms: row.get(6)?,
+                })
             })?
             .collect()
     }

@@ -8,16 +8,18 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{FileId, RecordingId, SessionId, SlotIndex};
-use crate::domain::time::{ClockQuality, Instant};
+use crate::domain::time::{Instant, Moment};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::notices::Status;
 use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
+    moved,
 };
 use crate::ring::catalog::rows::{
     has_gap, insert_gap, insert_recording, insert_session, sql, store_segment, store_span,
-    stored_state, wall_at,
+    stored_state,
 };
 use crate::ring::catalog::take_up::catch_up;
 use crate::ring::fragment::{SegmentStart, SessionStart};
@@ -85,6 +87,7 @@ impl CatalogState {
     }
 
     fn enter(&mut self, events: Vec<DurableEvent>, origin: Origin) -> Result<(), RingError> {
+        self.learn_from(&events)?;
         self.in_entry(origin, |entry| events.into_iter().try_for_each(|event| entry.enter(event)))
     }
 
@@ -99,6 +102,7 @@ impl CatalogState {
             transaction: &transaction,
             files: &mut self.open_files,
             segments: &mut self.open_segments,
+            dates: &self.dates,
             delivers: self.settings.delivers,
             origin,
             finished: 0,
@@ -128,6 +132,7 @@ pub(super) struct Entry<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) files: &'a mut BTreeMap<(RecordingId, FileFormat), OpenFile>,
     pub(super) segments: &'a mut BTreeMap<SlotIndex, OpenSegment>,
+    pub(super) dates: &'a Dates,
     delivers: bool,
     origin: Origin,
     finished: usize,
@@ -160,7 +165,8 @@ impl Entry<'_> {
                 if !has_gap(self.transaction, session.id, cause)? {
                     self.failed.push(session.id);
                 }
-                insert_gap(self.transaction, &session, first_arrival, media_ms, cause)
+                let from = self.dates.instant(session.boot_id, first_arrival);
+                insert_gap(self.transaction, &session, from, media_ms, cause)
             }
         }
     }
@@ -185,17 +191,16 @@ impl Entry<'_> {
     fn segment(&mut self, fragment: &DurableFragment) -> rusqlite::Result<()> {
         let seal = &fragment.seal;
         let start = u64::from(seal.segment_offset);
-        let last_ms = wall_at(seal.first_arrival, seal.last_arrival);
         if let Some(open) = self.segments.get_mut(&seal.place.slot) {
             if open.place == seal.place && open.start == start {
                 open.end = fragment.end;
-                (open.last_ms, open.media_end_ms) = (last_ms, seal.media_end_ms);
+                (open.last, open.media_end_ms) = (seal.last_arrival, seal.media_end_ms);
                 return Ok(());
             }
             store_segment(self.transaction, open)?;
         }
         // After a loss of the catalog nobody else enters the session of media that is no file's.
-        insert_session(self.transaction, &fragment.segment.session)?;
+        insert_session(self.transaction, &self.dates.session(&fragment.segment.session))?;
         let open = OpenSegment {
             place: seal.place,
             session: seal.session,
@@ -203,12 +208,18 @@ impl Entry<'_> {
             media: fragment.offset,
             end: fragment.end,
             first_sequence: seal.sequence,
-            first_ms: seal.first_arrival.wall.unix.0,
-            last_ms,
+            first: self.arrival(fragment),
+            last: seal.last_arrival,
             media_end_ms: seal.media_end_ms,
         };
         self.segments.insert(seal.place.slot, open);
         Ok(())
+    }
+
+    /// When the first sample of a fragment came.
+    fn arrival(&self, fragment: &DurableFragment) -> Moment {
+        let boot_id = fragment.segment.session.boot_id;
+        self.dates.moment(Moment { at: fragment.seal.first_arrival, boot_id })
     }
 
     pub(super) fn file(
@@ -243,6 +254,7 @@ impl Entry<'_> {
                 self.begin_file(key, id, fragment)?;
             }
         }
+        let last = moved(self.arrival(fragment), seal.last_arrival);
         let Some(open) = self.files.get_mut(&key) else { return Ok(()) };
         if open.past && self.origin != Origin::Past {
             let directory = seal.place.directory;
@@ -250,7 +262,7 @@ impl Entry<'_> {
             open.past = false;
         }
         let goes_on = open.session != seal.session;
-        extend(self.transaction, open, fragment)?;
+        extend(self.transaction, open, fragment, last)?;
         if goes_on { self.recording_runs(recording.recording) } else { Ok(()) }
     }
 
@@ -276,7 +288,8 @@ impl Entry<'_> {
     ) -> rusqlite::Result<()> {
         let (recording, format) = key;
         let session = &fragment.segment.session;
-        let stream = insert_session(self.transaction, session)?;
+        let stream = insert_session(self.transaction, &self.dates.session(session))?;
+        let start = self.arrival(fragment);
         let content: Option<String> = self
             .transaction
             .prepare_cached("SELECT content FROM recording WHERE id = ?1")?
@@ -287,8 +300,8 @@ impl Entry<'_> {
             None => {
                 // The row went down with the power; the seal says what matters.
                 let content = RecordingContent::unknown(fragment.seal.formats_of(recording));
-                let start = RecordingStart { id: recording, content: content.clone() };
-                insert_recording(self.transaction, stream, session.id, &start)?;
+                let begun = RecordingStart { id: recording, content: content.clone() };
+                insert_recording(self.transaction, stream, session.id, &begun)?;
                 content
             }
         };
@@ -310,9 +323,9 @@ impl Entry<'_> {
                 sql(seal.session.0),
                 format as u8,
                 seal.sequence.0,
-                sql(seal.first_arrival.boot.0),
-                seal.first_arrival.wall.unix.0,
-                seal.first_arrival.wall.quality == ClockQuality::Trusted,
+                sql(start.at.boot.0),
+                start.at.wall.unix.0,
+                start.trusted_wall().is_some(),
                 seal.media_start_ms,
                 sql(plan.map_or(0, |plan| plan.storage_time_s)),
                 plan.map_or("", |plan| plan.name_pattern.as_str()),
@@ -323,8 +336,8 @@ impl Entry<'_> {
             id,
             session: seal.session,
             last_sequence: seal.sequence,
-            start: seal.first_arrival,
-            end_ms: wall_at(seal.first_arrival, seal.last_arrival),
+            start,
+            end: moved(start, seal.last_arrival),
             before_ms: 0,
             media_start_ms: seal.media_start_ms,
             media_end_ms: seal.media_end_ms,
@@ -386,6 +399,7 @@ fn extend(
     transaction: &Transaction<'_>,
     open: &mut OpenFile,
     fragment: &DurableFragment,
+    last: Moment,
 ) -> rusqlite::Result<()> {
     let seal = &fragment.seal;
     let segment_offset = u64::from(seal.segment_offset);
@@ -410,7 +424,7 @@ fn extend(
         (open.media_start_ms, open.media_end_ms) = (seal.media_start_ms, seal.media_end_ms);
     }
     open.last_sequence = seal.sequence;
-    open.end_ms = wall_at(seal.first_arrival, seal.last_arrival);
+    open.end = last;
     open.media_end_ms = seal.media_end_ms.max(open.media_end_ms);
     open.bytes += u64::from(seal.media_bytes);
     Ok(())

@@ -9,6 +9,7 @@ use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{Entry, Origin};
 use crate::ring::catalog::notices::{END_RECORDING, Status};
+use crate::ring::catalog::open::moved;
 use crate::ring::catalog::rows::{sql, store_segment, store_span};
 use crate::ring::catalog::take_up::catch_up;
 use crate::ring::lane::SessionEnd;
@@ -98,7 +99,8 @@ impl Entry<'_> {
         for (_, open) in mine {
             let of_session = self.segments.values().filter(|one| one.session == open.session);
             let Some(newest) = of_session.max_by_key(|one| one.first_sequence) else { continue };
-            (open.end_ms, open.media_end_ms) = (newest.last_ms, newest.media_end_ms);
+            open.end = moved(newest.first, newest.last);
+            open.media_end_ms = newest.media_end_ms;
             catch_up(self.transaction, self.segments, open, newest.place.directory, None)?;
         }
         Ok(())
@@ -121,8 +123,11 @@ impl Entry<'_> {
         }
         end.interrupted.iter().try_for_each(|recording| self.interrupt_recording(*recording))?;
         self.transaction
-            .prepare_cached("UPDATE session SET ended_ms = ?2, cause = ?3 WHERE id = ?1")?
-            .execute(params![sql(end.session.id.0), end.ended.wall.unix.0, end.cause])?;
+            .prepare_cached(
+                "UPDATE session SET ended_ms = began_ms + max(0, ?2 - began_boot_ms), cause = ?3
+                 WHERE id = ?1",
+            )?
+            .execute(params![sql(end.session.id.0), sql(end.ended.boot.0), end.cause])?;
         Ok(())
     }
 }

@@ -298,7 +298,7 @@ impl CatalogState {
         for record in records.iter_mut().filter(|record| record.state == FileState::Recording) {
             let mut growing = self.open_files.values();
             if let Some(open) = growing.find(|open| open.id == record.id) {
-                record.end_ms = open.end_ms;
+                record.end_ms = open.end_ms();
                 record.duration_ms = open.duration_ms();
                 record.size = open.bytes;
             }

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::due::GapEntry;
+use crate::domain::ids::BootId;
 use crate::domain::matching::Decision;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::time::{ClockQuality, Moment, UnixMillis};
@@ -60,34 +61,46 @@ pub struct GapRecord {
 }
 
 impl CatalogState {
-    /// Enters what the watch over a stream says.
+    /// Enters what the watch over a stream says, on the clocks of a boot. A gap lasts as long as the boot
+    /// clock says, whatever the wall clock does meanwhile.
     ///
     /// # Errors
     /// The database fails.
-    pub fn enter_watched_gap(&mut self, key: &StreamKey, entry: GapEntry) -> Result<(), RingError> {
+    pub fn enter_watched_gap(
+        &mut self,
+        key: &StreamKey,
+        boot_id: BootId,
+        entry: GapEntry,
+    ) -> Result<(), RingError> {
         let what = "entering a gap";
+        let dates = &self.dates;
         let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
         stream_id(&transaction, key)
             .and_then(|stream| {
                 match entry {
-                    GapEntry::Begins { from, cause } => transaction
-                        .prepare_cached(
-                            "INSERT INTO gap (stream, session, from_ms, cause, trusted)
-                             VALUES (?1, 0, ?2, ?3, ?4)",
-                        )?
-                        .execute(params![
-                            stream,
-                            from.wall.unix.0,
-                            cause.words(),
-                            from.wall.quality == ClockQuality::Trusted
-                        ])?,
+                    GapEntry::Begins { from, cause } => {
+                        let wall = dates.instant(boot_id, from).wall;
+                        transaction
+                            .prepare_cached(
+                                "INSERT INTO gap (stream, session, from_ms, cause, trusted, boot_id,
+                                 boot_ms) VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6)",
+                            )?
+                            .execute(params![
+                                stream,
+                                wall.unix.0,
+                                cause.words(),
+                                wall.quality == ClockQuality::Trusted,
+                                boot_id.0,
+                                sql(from.boot.0)
+                            ])?
+                    }
                     GapEntry::Ends { until } => transaction
                         .prepare_cached(
-                            "UPDATE gap SET until_ms = max(?2, from_ms),
-                             media_ms = max(?2 - from_ms, 0)
-                             WHERE stream = ?1 AND session = 0 AND until_ms IS NULL",
+                            "UPDATE gap SET until_ms = from_ms + max(0, ?2 - boot_ms),
+                             media_ms = max(0, ?2 - boot_ms) WHERE stream = ?1 AND session = 0
+                             AND until_ms IS NULL AND boot_id = ?3",
                         )?
-                        .execute(params![stream, until.wall.unix.0])?,
+                        .execute(params![stream, sql(until.boot.0), boot_id.0])?,
                 };
                 transaction.commit()
             })
@@ -143,28 +156,30 @@ impl CatalogState {
         let what = "keeping a decision";
         let content =
             decision.map(|decision| serde_json::to_string(decision).expect("plain fields"));
+        let wall = self.dates.moment(now).at.wall;
         let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
         stream_id(&transaction, key)
             .and_then(|stream| {
-                let now_ms = now.at.wall.unix.0;
+                let boot = (now.boot_id.0, sql(now.at.boot.0));
                 transaction
                     .prepare_cached(
-                        "UPDATE decision SET until_ms = ?2
-                         WHERE stream = ?1 AND until_ms IS NULL",
+                        "UPDATE decision SET until_ms = from_ms + max(0, ?2 - boot_ms)
+                         WHERE stream = ?1 AND until_ms IS NULL AND boot_id = ?3",
                     )?
-                    .execute(params![stream, now_ms])?;
+                    .execute(params![stream, boot.1, boot.0])?;
                 if let Some(content) = content {
                     transaction
                         .prepare_cached(
-                            "INSERT INTO decision (stream, boot_id, boot_ms, from_ms, content)
-                             VALUES (?1, ?2, ?3, ?4, ?5)",
+                            "INSERT INTO decision (stream, boot_id, boot_ms, from_ms, content, trusted)
+                             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                         )?
                         .execute(params![
                             stream,
-                            now.boot_id.0,
-                            sql(now.at.boot.0),
-                            now_ms,
-                            content
+                            boot.0,
+                            boot.1,
+                            wall.unix.0,
+                            content,
+                            wall.quality == ClockQuality::Trusted
                         ])?;
                     transaction
                         .prepare_cached(

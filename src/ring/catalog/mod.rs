@@ -8,6 +8,7 @@
 //! in the slots that were open.
 
 pub mod clips;
+mod dating;
 pub mod durable;
 mod endings;
 pub mod figures;
@@ -48,6 +49,7 @@ use crate::domain::time::{BootTime, Moment};
 use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
 use crate::ring::RingError;
+use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::forecast::Flows;
 use crate::ring::catalog::notices::NoticeDesk;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
@@ -194,6 +196,7 @@ pub struct CatalogState {
     pub(super) service_watchers: Vec<ServiceWatcher>,
     pub(super) upload_order: UploadOrder,
     pub(super) flows: Flows,
+    dates: Dates,
     promises: u64,
     closing: bool,
 }
@@ -219,6 +222,7 @@ impl CatalogState {
         let db = schema::open(&database_path(path), &identity)?;
         let service = CatalogState::read_service(&db)
             .map_err(RingError::catalog("reading what the API has set"))?;
+        let dates = Dates::read(&db).map_err(RingError::catalog("reading when boots began"))?;
         let notices = NoticeDesk::of_box(&identity.box_id);
         let opened = clock.now().boot;
         Ok(CatalogState {
@@ -239,6 +243,7 @@ impl CatalogState {
             service: Arc::new(ArcSwap::from_pointee(service)),
             upload_order: UploadOrder::default(),
             flows: Flows::default(),
+            dates,
             service_watchers: Vec::new(),
             promises: 0,
             closing: false,
@@ -268,8 +273,10 @@ impl CatalogState {
         self.promises
     }
 
-    /// Does a job; `false` if it was the last.
+    /// Does a job; `false` if it was the last. Once the clock is set, what was entered before gets its
+    /// times first.
     pub fn take(&mut self, job: Job) -> bool {
+        self.look_at_clock();
         job(self);
         !self.closing
     }

@@ -10,8 +10,9 @@ use crate::domain::matching::Match;
 use crate::domain::stream_key::StreamKey;
 use crate::domain::task::Family;
 use crate::domain::template::Template;
-use crate::domain::time::Instant;
+use crate::domain::time::{BootTime, Moment, UnixMillis};
 use crate::domain::upload_order::UploadKind;
+use crate::ring::catalog::rows::wall_at;
 use crate::ring::layout::SlotPlace;
 use sha2::{Digest, Sha256};
 
@@ -178,9 +179,9 @@ pub struct OpenFile {
     /// Sequence of its newest fragment.
     pub last_sequence: FragmentSequence,
     /// Arrival of its first sample.
-    pub start: Instant,
-    /// Arrival of its newest sample, Unix milliseconds.
-    pub end_ms: i64,
+    pub start: Moment,
+    /// Arrival of its newest sample.
+    pub end: Moment,
     /// Media of earlier sessions, in milliseconds.
     pub before_ms: i64,
     /// First media time of its newest session, in milliseconds.
@@ -204,6 +205,34 @@ impl OpenFile {
     pub fn duration_ms(&self) -> i64 {
         self.before_ms + self.media_end_ms - self.media_start_ms
     }
+
+    /// Arrival of its newest sample, Unix milliseconds: by boot time from its beginning, so that a clock
+    /// which steps makes it neither longer nor shorter. Over a reboot by both clocks, if they can be
+    /// believed; else it ends as early as it can have.
+    #[must_use]
+    pub fn end_ms(&self) -> i64 {
+        let start_ms = self.start.at.wall.unix.0;
+        if self.start.boot_id == self.end.boot_id {
+            return wall_at(self.start.at, self.end.at.boot);
+        }
+        match (self.start.trusted_wall(), self.end.trusted_wall()) {
+            (Some(start), Some(end)) => end.max(start).0,
+            _ => start_ms.saturating_add(self.duration_ms().max(0)),
+        }
+    }
+}
+
+/// The clocks at the end of a stretch that began at `start`, as a row tells it.
+pub(super) fn end_of(start: Moment, end_ms: i64) -> Moment {
+    let lasted = u64::try_from(end_ms.saturating_sub(start.at.wall.unix.0)).unwrap_or(0);
+    moved(start, BootTime(start.at.boot.0.saturating_add(lasted)))
+}
+
+/// Another time of the same boot, by the clocks of `from`.
+pub(super) fn moved(from: Moment, to: BootTime) -> Moment {
+    let mut at = from.at;
+    (at.wall.unix, at.boot) = (UnixMillis(wall_at(from.at, to)), to);
+    Moment { at, ..from }
 }
 
 /// A segment that still grows.
@@ -221,12 +250,27 @@ pub struct OpenSegment {
     pub end: u64,
     /// Sequence of its first fragment.
     pub first_sequence: FragmentSequence,
-    /// Arrival of its first sample, Unix milliseconds.
-    pub first_ms: i64,
-    /// Arrival of its newest sample, Unix milliseconds.
-    pub last_ms: i64,
+    /// Arrival of its first sample.
+    pub first: Moment,
+    /// Arrival of its newest sample.
+    pub last: BootTime,
     /// End of its newest media, in milliseconds.
     pub media_end_ms: i64,
+}
+
+impl OpenSegment {
+    /// Arrival of its first sample, Unix milliseconds.
+    #[must_use]
+    pub fn first_ms(&self) -> i64 {
+        self.first.at.wall.unix.0
+    }
+
+    /// Arrival of its newest sample, Unix milliseconds: by boot time from its first, whatever the wall
+    /// clock did in between.
+    #[must_use]
+    pub fn last_ms(&self) -> i64 {
+        wall_at(self.first.at, self.last)
+    }
 }
 
 /// The identity of a file: a hash of what it is made of, the same after any loss of the catalog.

@@ -2,7 +2,7 @@
 //!
 //! Rows are written like media rows, without a flush of their own: a power cut may take the rows of
 //! the last seconds. Times are wall times; those of a boot whose clock was not set yet are set
-//! right when it is ([`CatalogState::date_pushes`]).
+//! right when it is (`dating`).
 
 use rusqlite::{Row, params};
 
@@ -95,7 +95,7 @@ impl CatalogState {
     /// # Errors
     /// The database fails.
     pub fn begin_push(&mut self, push: &PushStart) -> Result<(), RingError> {
-        let (key, wall) = (&push.key, push.began.wall);
+        let (key, wall) = (&push.key, self.dates.instant(push.boot_id, push.began).wall);
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO push (id, domain, app, stream, boot_id, began_boot_ms,
@@ -199,25 +199,6 @@ impl CatalogState {
             )
             .map(drop)
             .map_err(RingError::catalog("forgetting old pushes"))
-    }
-
-    /// Sets the wall times of a boot right, now that its clock is set.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn date_pushes(&mut self, boot_id: BootId, now: Instant) -> Result<(), RingError> {
-        let boot_ms = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
-        // Where boot time 0 was; ends keep their distance from the beginning.
-        let zero_ms = now.wall.unix.0.saturating_sub(boot_ms);
-        self.db
-            .execute(
-                "UPDATE push SET ended_ms = ?2 + began_boot_ms + (ended_ms - began_ms),
-                 began_ms = ?2 + began_boot_ms, trusted = 1
-                 WHERE trusted = 0 AND boot_id = ?1",
-                params![boot_id.0, zero_ms],
-            )
-            .map(drop)
-            .map_err(RingError::catalog("dating pushes"))
     }
 
     /// `limit` pushes after the first `offset`, and how many there are.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{SessionId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
+use crate::domain::time::Moment;
 use crate::platform::flash::{Flash, Open, replace_file};
 use crate::platform::random::random_u64;
 use crate::ring::RingError;
@@ -75,6 +76,8 @@ impl CatalogState {
         rebuilt: bool,
     ) -> Result<Recovered, RingError> {
         let what = "recovering";
+        self.look_at_clock();
+        self.date_rows()?;
         self.forgive_slots().map_err(RingError::catalog(what))?;
         let found = self.scan_slots(slots, rebuilt)?;
         let now = self.clock.now().wall.unix.0;
@@ -94,7 +97,9 @@ impl CatalogState {
                 lost_at_most_ms: LOSS_BOUND_MS,
             });
             entry.fragments_found += 1;
-            entry.last_safe_ms = wall_at(fragment.seal.first_arrival, fragment.seal.last_arrival);
+            let boot = fragment.segment.session.boot_id;
+            let first = self.dates.instant(boot, fragment.seal.first_arrival);
+            entry.last_safe_ms = wall_at(first, fragment.seal.last_arrival);
         }
         self.replay(fragments.into_iter().map(Box::new).map(DurableEvent::Fragment).collect())?;
         if rebuilt {
@@ -251,8 +256,7 @@ impl CatalogState {
     /// No session lives on over a restart: files that grew are finished, but for those that wait for
     /// their stream, and gaps are entered.
     fn finish_all(&mut self) -> Result<(), RingError> {
-        let now = self.now();
-        let now_ms = now.at.wall.unix.0;
+        let now = self.dates.moment(self.now());
         let waiting = self.recordings_that_wait(now)?;
         let waits = |recording| waiting.iter().any(|one| one.id == recording);
         self.finish_open_files(|recording, format| format == FileFormat::Hls && waits(recording))?;
@@ -269,27 +273,7 @@ impl CatalogState {
                 "UPDATE file SET state = ?1 WHERE state = ?2",
                 params![FileState::Queued as u8, FileState::Uploading as u8],
             )?;
-            transaction.execute(
-                "INSERT INTO gap (stream, session, from_ms, until_ms, cause)
-                 SELECT stream, id, coalesce((SELECT max(last_ms) FROM segment
-                 WHERE segment.session = session.id), began_ms), ?1,
-                 'the box went down without warning' FROM session WHERE ended_ms IS NULL",
-                params![now_ms],
-            )?;
-            transaction.execute(
-                "UPDATE session SET ended_ms = ?1, cause = 'the box went down without warning'
-                 WHERE ended_ms IS NULL",
-                params![now_ms],
-            )?;
-            transaction.execute(
-                "UPDATE gap SET until_ms = max(?1, from_ms), media_ms = max(?1 - from_ms, 0)
-                 WHERE until_ms IS NULL",
-                params![now_ms],
-            )?;
-            transaction.execute(
-                "UPDATE decision SET until_ms = ?1 WHERE until_ms IS NULL",
-                params![now_ms],
-            )?;
+            end_of_life(transaction, now)?;
             transaction.execute(
                 &format!("{END_RECORDINGS} AND id NOT IN (SELECT value FROM json_each(?1))"),
                 params![kept],
@@ -298,6 +282,51 @@ impl CatalogState {
         self.waiting = waiting;
         Ok(())
     }
+}
+
+/// Sessions, gaps and decisions that were under way when the box went down end. Gaps last until now if
+/// that can be told, and else get their end with the date of this boot; sessions and decisions end with
+/// their media.
+fn end_of_life(transaction: &Transaction<'_>, now: Moment) -> rusqlite::Result<()> {
+    const LAST: &str = "max(began_ms, coalesce((SELECT max(last_ms) FROM segment
+        WHERE segment.session = session.id), began_ms))";
+    // By the clock of one boot, else by wall clocks that both can be believed, else not at all.
+    const UNTIL: &str = "CASE WHEN session = 0 AND boot_id = ?3 THEN from_ms + max(0, ?4 - boot_ms)
+        WHEN trusted AND ?2 OR trusted = ?2 AND boot_id = ?3 THEN max(?1, from_ms)
+        ELSE from_ms END";
+    let went_down = "the box went down without warning";
+    transaction.execute(
+        &format!(
+            "INSERT INTO gap (stream, session, from_ms, cause, trusted, boot_id, boot_ms)
+             SELECT stream, id, {LAST}, ?1, trusted, boot_id, began_boot_ms + {LAST} - began_ms
+             FROM session WHERE ended_ms IS NULL"
+        ),
+        [went_down],
+    )?;
+    transaction.execute(
+        &format!("UPDATE session SET ended_ms = {LAST}, cause = ?1 WHERE ended_ms IS NULL"),
+        [went_down],
+    )?;
+    let trusted = now.trusted_wall().is_some();
+    let now = params![now.at.wall.unix.0, trusted, now.boot_id.0, sql(now.at.boot.0)];
+    transaction.execute(
+        &format!(
+            "UPDATE gap SET until_ms = {UNTIL}, until_boot_ms = ?4,
+             until_boot_id = CASE WHEN NOT ?2 AND boot_id IS NOT ?3 THEN ?3 END,
+             media_ms = CASE session WHEN 0 THEN {UNTIL} - from_ms END WHERE until_ms IS NULL"
+        ),
+        now,
+    )?;
+    transaction.execute(
+        "UPDATE decision SET until_ms = CASE
+             WHEN boot_id = ?3 THEN from_ms + max(0, ?4 - boot_ms)
+             WHEN trusted AND ?2 THEN max(?1, from_ms)
+             ELSE max(from_ms, coalesce((SELECT max(ended_ms) FROM session WHERE
+                 session.stream = decision.stream AND session.boot_id = decision.boot_id), 0)) END
+         WHERE until_ms IS NULL",
+        now,
+    )?;
+    Ok(())
 }
 
 /// Every fragment found, by session and sequence. A fragment that stands twice (a failed sync had

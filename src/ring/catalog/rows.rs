@@ -25,8 +25,8 @@ pub(super) fn store_segment(
             sql(open.media),
             sql(open.end),
             open.first_sequence.0,
-            open.first_ms,
-            open.last_ms
+            open.first_ms(),
+            open.last_ms()
         ])?;
     Ok(())
 }
@@ -96,10 +96,19 @@ pub(super) fn insert_gap(
     let stream = stream_id(transaction, &session.key)?;
     transaction
         .prepare_cached(
-            "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause)
-             VALUES (?1, ?2, ?3, ?3 + ?4, ?4, ?5)",
+            "INSERT INTO gap (stream, session, from_ms, until_ms, media_ms, cause, trusted, boot_id,
+             boot_ms) VALUES (?1, ?2, ?3, ?3 + ?4, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![stream, sql(session.id.0), from.wall.unix.0, media_ms, cause])?;
+        .execute(params![
+            stream,
+            sql(session.id.0),
+            from.wall.unix.0,
+            media_ms,
+            cause,
+            from.wall.quality == ClockQuality::Trusted,
+            session.boot_id.0,
+            sql(from.boot.0)
+        ])?;
     Ok(())
 }
 
@@ -163,7 +172,7 @@ pub(super) fn store_span(
         open.spans_stored += 1;
         transaction
             .prepare_cached("UPDATE file SET end_ms = ?2, duration_ms = ?3 WHERE id = ?1")?
-            .execute(params![sql(open.id.0), open.end_ms, open.duration_ms()])?;
+            .execute(params![sql(open.id.0), open.end_ms(), open.duration_ms()])?;
     }
     Ok(())
 }

@@ -158,6 +158,24 @@ CREATE TABLE wear (
     flushes INTEGER NOT NULL, undated_bytes INTEGER NOT NULL, undated_flushes INTEGER NOT NULL);
 CREATE TABLE wear_day (
     day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, flushes INTEGER NOT NULL);
+", "
+-- Boots whose clock was set once: the wall time of their boot time 0.
+CREATE TABLE boot (
+    id INTEGER PRIMARY KEY, boot_id BLOB NOT NULL UNIQUE, zero_ms INTEGER NOT NULL);
+-- A gap on the clock of its boot; NULL in older rows. Where an end cannot be told in wall time, until_ms
+-- is where the gap begins, and until_boot_ms tells it on the clock of until_boot_id.
+ALTER TABLE gap ADD COLUMN boot_id BLOB;
+ALTER TABLE gap ADD COLUMN boot_ms INTEGER;
+ALTER TABLE gap ADD COLUMN until_boot_id BLOB;
+ALTER TABLE gap ADD COLUMN until_boot_ms INTEGER;
+ALTER TABLE decision ADD COLUMN trusted INTEGER NOT NULL DEFAULT 1;
+-- What waits for a date.
+CREATE INDEX session_undated ON session (boot_id) WHERE trusted = 0;
+CREATE INDEX file_undated ON file (session) WHERE trusted = 0;
+CREATE INDEX gap_undated ON gap (boot_id) WHERE trusted = 0;
+CREATE INDEX gap_unended ON gap (until_boot_id) WHERE until_boot_id IS NOT NULL;
+CREATE INDEX decision_undated ON decision (boot_id) WHERE trusted = 0;
+CREATE INDEX push_undated ON push (boot_id) WHERE trusted = 0;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
@@ -288,5 +306,30 @@ mod tests {
         assert_eq!(number(&db, "SELECT units FROM outbox"), 3);
         db.execute("DELETE FROM notice WHERE seq < 3", []).expect("gone");
         assert_eq!(number(&db, "SELECT units FROM outbox"), 1);
+    }
+
+    #[test]
+    fn entries_from_before_boots_were_remembered_stay_as_they_were_written() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("state.db");
+        let db = Connection::open(&path).expect("made");
+        db.execute_batch(&STEPS[..8].concat()).expect("as it was");
+        db.pragma_update(None, "user_version", 8).expect("set");
+        db.execute_batch(
+            "INSERT INTO gap (stream, session, from_ms, until_ms, cause, trusted)
+                 VALUES (1, 0, 7, NULL, 'c', 0), (1, 5, 8, 9, 'c', 1);
+             INSERT INTO decision (stream, boot_id, boot_ms, from_ms, content)
+                 VALUES (1, x'01', 3, 4, '{}');",
+        )
+        .expect("entered");
+        drop(db);
+        let db = open(&path, &identity()).expect("open");
+        let text = "SELECT group_concat(from_ms || ' ' || coalesce(until_ms, '') || trusted
+            || (boot_id IS NULL AND until_boot_id IS NULL), ',') FROM gap";
+        let gaps: String = db.query_row(text, [], |row| row.get(0)).expect("asked");
+        assert_eq!(gaps, "7 01,8 911");
+        let text = "SELECT from_ms + trusted + (SELECT count(*) FROM boot) FROM decision";
+        let decision: i64 = db.query_row(text, [], |row| row.get(0)).expect("asked");
+        assert_eq!(decision, 5);
     }
 }

@@ -20,6 +20,7 @@ impl CatalogState {
         session: &SessionStart,
         recordings: &[RecordingStart],
     ) -> Result<(), RingError> {
+        let session = &self.dates.session(session).into_owned();
         self.in_transaction("entering a session", |transaction| {
             let stream = insert_session(transaction, session)?;
             recordings
@@ -40,6 +41,7 @@ impl CatalogState {
         media_ms: i64,
         cause: &str,
     ) -> Result<(), RingError> {
+        let from = self.dates.instant(session.boot_id, from);
         self.in_transaction("entering a gap", |transaction| {
             insert_gap(transaction, session, from, media_ms, cause)
         })

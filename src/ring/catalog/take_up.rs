@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{
-    DirectoryId, FileId, FragmentSequence, RecordingId, SessionId, SlotGeneration, SlotIndex,
+    BootId, DirectoryId, FileId, FragmentSequence, RecordingId, SessionId, SlotGeneration,
+    SlotIndex,
 };
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use crate::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, WallTime};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableFragment, Entry};
-use crate::ring::catalog::open::{FileState, OpenFile, OpenSegment, RecordingStart, Span};
+use crate::ring::catalog::open::{FileState, OpenFile, OpenSegment, RecordingStart, Span, end_of};
 use crate::ring::catalog::rows::{
     insert_recording, insert_session, sql, store_span, stream_id, unsql,
 };
@@ -30,7 +31,7 @@ impl Entry<'_> {
     ) -> rusqlite::Result<()> {
         let seal = &fragment.seal;
         // A file that a splice carried on was begun in an earlier session.
-        let began_ms = fragment.segment.session.began.wall.unix.0;
+        let began_ms = self.dates.session(&fragment.segment.session).began.wall.unix.0;
         let adopted = self
             .transaction
             .prepare_cached(
@@ -38,7 +39,8 @@ impl Entry<'_> {
                  duration_ms,
                  (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id),
                  session, end_ms, coalesce((SELECT past FROM span WHERE span.file = file.id
-                 ORDER BY place DESC LIMIT 1), 0) FROM file WHERE recording = ?1 AND format = ?2 AND state = 0
+                 ORDER BY place DESC LIMIT 1), 0), (SELECT boot_id FROM session
+                 WHERE session.id = file.session) FROM file WHERE recording = ?1 AND format = ?2 AND state = 0
                  AND ((session = ?3 AND first_sequence <= ?4) OR (session <> ?3 AND ?5 >
                  (SELECT began_ms FROM session WHERE session.id = file.session)))
                  ORDER BY session = ?3 DESC, first_sequence DESC LIMIT 1",
@@ -47,16 +49,13 @@ impl Entry<'_> {
                 params![sql(key.0.0), key.1 as u8, sql(seal.session.0), seal.sequence.0, began_ms],
                 |row| {
                     let media_start_ms: i64 = row.get(5)?;
-                    let quality =
-                        if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
-                    let boot = BootTime(unsql(row.get(2)?));
-                    let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+                    let start = start_of(row, 11)?;
                     Ok(OpenFile {
                         id: FileId(unsql(row.get(0)?)),
                         session: SessionId(unsql(row.get(8)?)),
                         last_sequence: FragmentSequence(row.get(1)?),
-                        start: Instant { boot, wall },
-                        end_ms: row.get(9)?,
+                        start,
+                        end: end_of(start, row.get(9)?),
                         before_ms: 0,
                         media_start_ms,
                         media_end_ms: media_start_ms + row.get::<_, i64>(6)?,
@@ -85,21 +84,18 @@ impl Entry<'_> {
             .transaction
             .prepare_cached(
                 "SELECT id, first_sequence, start_boot_ms, start_ms, trusted, duration_ms,
-                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id), end_ms
-                 FROM file WHERE recording = ?1 AND format = ?2 AND state = 0",
+                 (SELECT coalesce(max(place) + 1, 0) FROM span WHERE span.file = file.id), end_ms,
+                 (SELECT boot_id FROM session WHERE session.id = file.session) FROM file WHERE recording = ?1 AND format = ?2 AND state = 0",
             )?
             .query_row(params![sql(recording.0), key.1 as u8], |row| {
-                let quality =
-                    if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
-                let boot = BootTime(unsql(row.get(2)?));
-                let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+                let start = start_of(row, 8)?;
                 Ok(OpenFile {
                     id: FileId(unsql(row.get(0)?)),
                     // None of the sessions to come: each has a media clock of its own.
                     session: SessionId(0),
                     last_sequence: FragmentSequence(row.get(1)?),
-                    start: Instant { boot, wall },
-                    end_ms: row.get(7)?,
+                    start,
+                    end: end_of(start, row.get(7)?),
                     before_ms: row.get(5)?,
                     media_start_ms: 0,
                     media_end_ms: 0,
@@ -114,6 +110,15 @@ impl Entry<'_> {
         self.files.extend(found.map(|open| (key, open)));
         Ok(there)
     }
+}
+
+/// When a file began, as its row tells in the columns 2 to 4 and its session's row in `boot_id`.
+fn start_of(row: &Row<'_>, boot_id: usize) -> rusqlite::Result<Moment> {
+    let quality = if row.get(4)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
+    let boot = BootTime(unsql(row.get(2)?));
+    let wall = WallTime { unix: UnixMillis(row.get(3)?), quality };
+    let boot_id = row.get::<_, Option<[u8; 16]>>(boot_id)?.unwrap_or_default();
+    Ok(Moment { at: Instant { boot, wall }, boot_id: BootId(boot_id) })
 }
 
 /// Gives a file the fragments that lie between its last span, which was taken from the past, and
@@ -210,7 +215,7 @@ impl CatalogState {
         self.enter_past(|entry| {
             for (fragment, of_it) in fragments {
                 let session = &fragment.segment.session;
-                let stream = insert_session(entry.transaction, session)?;
+                let stream = insert_session(entry.transaction, &entry.dates.session(session))?;
                 insert_recording(entry.transaction, stream, session.id, start)?;
                 for format in of_it.formats.iter() {
                     entry.file(fragment, of_it, format)?;
@@ -264,17 +269,23 @@ impl CatalogState {
         })
     }
 
-    /// Until when a recording has media, Unix milliseconds; `None` if it has none.
+    /// Until when a recording has media, Unix milliseconds, by the clock of the segment it ends in; `None`
+    /// if it has none.
     ///
     /// # Errors
     /// The database fails.
     pub fn recorded_until(&self, recording: RecordingId) -> Result<Option<i64>, RingError> {
         let stored: rusqlite::Result<Option<i64>> = self
             .db
-            .prepare_cached("SELECT max(end_ms) FROM file WHERE recording = ?1")
+            .prepare_cached(
+                "SELECT max(coalesce((SELECT last_ms FROM span JOIN segment ON segment.slot = span.slot
+                 AND segment.start = span.segment AND segment.generation = span.generation
+                 AND segment.end = span.end WHERE span.file = file.id ORDER BY place DESC LIMIT 1),
+                 end_ms)) FROM file WHERE recording = ?1",
+            )
             .and_then(|mut query| query.query_row([sql(recording.0)], |row| row.get(0)));
         let stored = stored.map_err(RingError::catalog("reading a recording's end"))?;
         let mine = self.open_files.iter().filter(|((of, _), _)| *of == recording);
-        Ok(stored.max(mine.map(|(_, open)| open.end_ms).max()))
+        Ok(stored.max(mine.map(|(_, open)| open.end.at.wall.unix.0).max()))
     }
 }

@@ -1,12 +1,12 @@
 //! Recordings that wait for their stream over a restart of the box.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{BootId, RecordingId, SessionId};
+use crate::domain::ids::RecordingId;
 use crate::domain::splice::Pause;
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::{BootTime, ClockQuality, Instant, Moment, UnixMillis, WallTime};
+use crate::domain::time::Moment;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::files::stream_key;
@@ -60,13 +60,12 @@ impl CatalogState {
             let open = self.open_files.get(&(id, FileFormat::Hls)).filter(|_| there);
             let Some(open) = open.cloned() else { continue };
             let pause = match paused {
-                Some(pause) => Some(pause),
-                None => self
-                    .moment_in(open.session, open.end_ms)
-                    .map_err(RingError::catalog("reading a session"))?
-                    .map(|last| Pause::new(last, window_s)),
+                Some(pause) => pause,
+                None => Pause::new(open.end, window_s),
             };
-            let Some(pause) = pause.filter(|pause| !pause.is_over(now)) else { continue };
+            if pause.is_over(now) {
+                continue;
+            }
             let hls_ms = open.duration_ms();
             waiting.push(WaitingRecording { id, key, content, pause, hls_ms });
         }
@@ -106,22 +105,5 @@ impl CatalogState {
             found.push((RecordingId(unsql(row.get(0)?)), stream_key(row, 3)?, content, paused));
         }
         Ok(found)
-    }
-
-    /// A wall time of a session, on the clocks of its boot.
-    fn moment_in(&self, session: SessionId, unix_ms: i64) -> rusqlite::Result<Option<Moment>> {
-        self.db
-            .prepare_cached(
-                "SELECT boot_id, began_boot_ms, began_ms, trusted FROM session WHERE id = ?1",
-            )?
-            .query_row([sql(session.0)], |row| {
-                let (began_boot_ms, began_ms): (i64, i64) = (row.get(1)?, row.get(2)?);
-                let boot = BootTime(unsql(began_boot_ms + (unix_ms - began_ms).max(0)));
-                let quality =
-                    if row.get(3)? { ClockQuality::Trusted } else { ClockQuality::Untrusted };
-                let wall = WallTime { unix: UnixMillis(unix_ms), quality };
-                Ok(Moment { at: Instant { boot, wall }, boot_id: BootId(row.get(0)?) })
-            })
-            .optional()
     }
 }

@@ -217,21 +217,22 @@ mod tests {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = open_unset(dir.path());
         let (key, now) = ("d/live/cam".parse().expect("a key"), state.clock.now());
+        let boot_id = state.clock.boot_id();
         let begins = GapEntry::Begins { from: now, cause: Missing::Camera };
-        state.enter_watched_gap(&key, begins).expect("entered");
+        state.enter_watched_gap(&key, boot_id, begins).expect("entered");
         let in_fleet = NoticeDesk { fleet: true, ..NoticeDesk::of_box("box-01") };
         state.set_notice_desk(NoticeDesk::of_box("box-01"));
         state.set_notice_desk(in_fleet.clone());
         assert_eq!(for_fleet(&state), [], "what was there when no fleet was is not told");
         // As recovery does it.
         state.notice_desk_set = false;
-        state.enter_watched_gap(&key, begins).expect("entered");
+        state.enter_watched_gap(&key, boot_id, begins).expect("entered");
         assert_eq!(for_fleet(&state), []);
         state.set_notice_desk(in_fleet);
         assert_eq!(for_fleet(&state), [(1, "gap")]);
         state.tell_ledgers();
         let until = Instant { boot: crate::domain::time::BootTime(now.boot.0 + 500), ..now };
-        state.enter_watched_gap(&key, GapEntry::Ends { until }).expect("entered");
+        state.enter_watched_gap(&key, boot_id, GapEntry::Ends { until }).expect("entered");
         let file = "INSERT INTO loss (file, at_ms, media_ms, reason) VALUES (7, 0, 60, 'gone')";
         state.db.execute(file, []).expect("entered");
         state.tell_ledgers();
@@ -300,15 +301,16 @@ mod tests {
         fill(&mut state, (0, 0));
         post(&mut state, begin("a", 1));
         let (key, from) = ("d/live/cam".parse().expect("a key"), state.clock.now());
+        let boot_id = state.clock.boot_id();
         let begins = GapEntry::Begins { from, cause: Missing::Camera };
-        state.enter_watched_gap(&key, begins).expect("entered");
+        state.enter_watched_gap(&key, boot_id, begins).expect("entered");
         let file = "INSERT INTO loss (file, at_ms, media_ms, reason) VALUES (7, 0, 60, 'gone')";
         state.db.execute(file, []).expect("entered");
         state.tell_ledgers();
         state.set_notice_desk(NoticeDesk { fleet: true, ..alone });
         state.fleet_has(&[]).expect("kept");
         assert_eq!(for_fleet(&state), []);
-        state.enter_watched_gap(&key, begins).expect("entered");
+        state.enter_watched_gap(&key, boot_id, begins).expect("entered");
         let kinds: Vec<&str> = for_fleet(&state).iter().map(|(_, kind)| *kind).collect();
         assert_eq!(kinds, ["gap"], "from here on it is told");
     }
