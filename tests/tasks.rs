@@ -58,6 +58,8 @@ struct Rig {
     next: u64,
     first: u64,
     ids: u64,
+    /// The clock is not set.
+    blind: bool,
     dir: tempfile::TempDir,
 }
 
@@ -85,6 +87,14 @@ fn moment(ms: u64) -> Moment {
     Moment { at: Instant { boot: BootTime(1_000 + ms), wall }, boot_id: BOOT }
 }
 
+/// The same on a clock that was never set.
+fn blind_moment(ms: u64) -> Moment {
+    let Moment { at, boot_id } = moment(ms);
+    let unix = UnixMillis(i64::try_from(at.boot.0).expect("small"));
+    let wall = WallTime { unix, quality: ClockQuality::Untrusted };
+    Moment { at: Instant { wall, ..at }, boot_id }
+}
+
 fn key() -> StreamKey {
     StreamKey::new("d", "live", "cam").expect("valid")
 }
@@ -109,12 +119,14 @@ impl Rig {
             next: 0,
             first: 0,
             ids: 0,
+            blind: false,
             dir,
         }
     }
 
     fn now(&self) -> Moment {
-        moment(self.next * SAMPLE_MS)
+        let ms = self.next * SAMPLE_MS;
+        if self.blind { blind_moment(ms) } else { moment(ms) }
     }
 
     fn begin(&mut self) {
@@ -168,12 +180,14 @@ impl Rig {
     /// Waits until what was sent is durable, but for the fragment that grows. What is not recorded
     /// has nothing to wait for.
     fn settle(&self) {
-        let sent_ms = DAWN_MS + i64::try_from(self.next * SAMPLE_MS).expect("small");
+        let sent_ms = self.now().at.boot.0.cast_signed();
+        let ends_ms =
+            |file: &FileRecord| file.start_boot_ms.cast_signed() + file.end_ms - file.start_ms;
         let deadline = StdInstant::now() + Duration::from_secs(30);
         loop {
             let growing: Vec<FileRecord> =
                 self.files().into_iter().filter(|f| f.state == FileState::Recording).collect();
-            let last = growing.iter().map(|file| file.end_ms).max();
+            let last = growing.iter().map(ends_ms).max();
             // The first fragment is cut with the second key frame.
             let early = self.next < self.first + 30 || !self.recorded;
             if last.map_or(early, |last| last >= sent_ms - 1_200) {
@@ -214,15 +228,19 @@ impl Rig {
     }
 
     fn ask(&self, wish: Wish) -> Arc<Task> {
+        let task = self.create(wish);
+        self.tick();
+        task
+    }
+
+    fn create(&self, wish: Wish) -> Arc<Task> {
         let now = self.now();
         let asked = self.ring.catalog.call_blocking(move |state| {
             state.change_service(|service, changes| {
                 service.tasks.create(wish, &ServiceLimits::default(), now, 9, changes)
             })
         });
-        let task = asked.expect("stored").expect("allowed");
-        self.tick();
-        task
+        asked.expect("stored").expect("allowed")
     }
 
     fn stop(&self, task: TaskId) {
@@ -276,6 +294,24 @@ impl Rig {
             }
             assert!(StdInstant::now() < deadline, "files still grow: {files:#?}");
             std::thread::yield_now();
+        }
+    }
+
+    fn of(&self, task: &Task) -> Vec<FileRecord> {
+        let files = self.files().into_iter();
+        files.filter(|file| file.task_id.as_ref() == Some(&task.shown())).collect()
+    }
+
+    /// The files of a task once it has one.
+    fn recording(&self, task: &Task) -> Vec<FileRecord> {
+        let deadline = StdInstant::now() + Duration::from_secs(30);
+        loop {
+            let files = self.of(task);
+            if !files.is_empty() {
+                return files;
+            }
+            assert!(StdInstant::now() < deadline, "task {} records nothing", task.id());
+            self.tick();
         }
     }
 
@@ -575,4 +611,87 @@ fn a_highlight_begins_at_the_last_key_frame_or_earlier_if_asked() {
     assert!([450, 475, 500].contains(&first), "{first}");
     assert_eq!(samples, range(first, 600));
     assert_eq!(of(&early), range(250, 750));
+}
+
+#[test]
+fn windows_that_may_be_open_are_recorded_and_decided_once_the_clock_is_set() {
+    let mut rig = Rig::new(NO_RECORD);
+    let here = rig.create(Rig::wish(0, 60_000, &[FileFormat::Flv]));
+    let ahead = rig.create(Rig::wish(100_000, 160_000, &[FileFormat::Mp4]));
+    rig.blind = true;
+    rig.begin();
+    rig.tick();
+    rig.send(100);
+    for task in [&here, &ahead] {
+        let files = rig.recording(task);
+        assert_eq!((files.len(), files[0].trusted), (1, false), "{files:#?}");
+    }
+    rig.blind = false;
+    rig.send(150);
+    rig.tick();
+    rig.drop_stream();
+    // All of it is durable.
+    rig.finished(&here, FileFormat::Flv, 1);
+    rig.tick_at(moment(20_000));
+    let discarded = rig.of(&ahead);
+    let why = "recorded while the clock was not set; the task's window was elsewhere";
+    assert_eq!((discarded[0].state, discarded[0].why.as_str()), (FileState::Evicted, why));
+
+    // The window that lay ahead opens: what it discarded says nothing of what it records.
+    rig.next = 2_600;
+    rig.tick();
+    rig.begin();
+    rig.tick();
+    rig.send(2_700);
+    rig.drop_stream();
+    let deadline = StdInstant::now() + Duration::from_secs(30);
+    let kept = loop {
+        let mut kept = rig.of(&ahead);
+        kept.retain(|file| file.state == FileState::Waiting);
+        if !kept.is_empty() {
+            break kept;
+        }
+        assert!(StdInstant::now() < deadline, "not recorded again: {:#?}", rig.of(&ahead));
+        std::thread::yield_now();
+    };
+    rig.tick_at(moment(161_000));
+    rig.tick_at(moment(180_000));
+    let files = rig.finished(&here, FileFormat::Flv, 1);
+    assert_eq!(rig.samples(&files[0]), range(0, 150));
+    let times = (files[0].start_ms - DAWN_MS, files[0].end_ms - DAWN_MS, files[0].trusted);
+    assert_eq!(times, (0, 149 * 40, true), "dated by what came later");
+    assert_eq!(kept.len(), 1, "{kept:#?}");
+    assert_eq!(rig.samples(&kept[0]), range(2_600, 2_700));
+}
+
+#[test]
+fn a_task_goes_on_after_the_clock_was_wrong_by_a_year() {
+    let mut rig = Rig::new(RECORD);
+    rig.begin();
+    rig.send(50);
+    let task = rig.ask(Rig::wish(0, 120_000, &[FileFormat::Flv]));
+    rig.recording(&task);
+    rig.send(100);
+    let year_on = |ms: u64| {
+        let Moment { mut at, boot_id } = moment(ms);
+        at.wall.unix.0 += 365 * 86_400_000;
+        Moment { at, boot_id }
+    };
+    rig.tick_at(year_on(4_000));
+    rig.tick_at(year_on(5_100));
+    rig.send(200);
+    // Set right again, with the window still open.
+    rig.tick_at(moment(8_000));
+    rig.send(600);
+    rig.tick();
+    rig.send(700);
+    rig.drop_stream();
+    rig.tick_at(moment(121_000));
+    rig.tick_at(moment(140_000));
+    let files = rig.all_finished();
+    let of_task = files.iter().filter(|file| file.task_id.as_ref() == Some(&task.shown()));
+    let samples: Vec<u64> = of_task.flat_map(|file| rig.samples(file)).collect();
+    let once: std::collections::BTreeSet<u64> = samples.iter().copied().collect();
+    assert_eq!(once.len(), samples.len(), "each picture once");
+    assert!(once.range(600..700).count() == 100, "{samples:?}");
 }

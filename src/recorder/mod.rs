@@ -33,6 +33,7 @@ use crate::ring::catalog::ledger::DecisionRecord;
 use crate::ring::catalog::open::{RecordingContent, RecordingStart};
 use crate::ring::catalog::pushes::PushId;
 use crate::ring::catalog::service::ServiceInForce;
+use crate::ring::catalog::take_up::Unwanted;
 use crate::ring::catalog::waiting::WaitingRecording;
 use crate::ring::catalog::{Catalog, CatalogState};
 use crate::ring::fragment::SessionStart;
@@ -112,7 +113,9 @@ pub struct Recorder {
 #[derive(Default)]
 struct Later {
     over: Vec<(RecordingId, Moment)>,
-    discarded: Vec<(RecordingId, Moment)>,
+    discarded: Vec<(Unwanted, Moment)>,
+    /// Tasks whose window is not open any more, which a clock that is set may open again.
+    closed: Vec<((TaskId, StreamKey), Moment)>,
     /// Tasks that are being opened, or were, by stream.
     opened: HashSet<(TaskId, StreamKey)>,
     /// Tasks whose past is not whole yet.
@@ -261,8 +264,14 @@ impl Recorder {
     }
 
     /// What was recorded is not wanted: the window of its task turned out to be elsewhere.
-    fn discard_later(&self, recording: RecordingId, now: Moment) {
-        locked(&self.later).discarded.push((recording, now));
+    fn discard_later(&self, unwanted: Unwanted, now: Moment) {
+        locked(&self.later).discarded.push((unwanted, now));
+    }
+
+    /// The window of a task on a stream is not open any more. Once what it recorded is durable, it may be
+    /// opened again: it may lie ahead, or be open by a clock that is set once more.
+    fn reopens_later(&self, task: TaskId, key: &StreamKey, now: Moment) {
+        locked(&self.later).closed.push(((task, key.clone()), now));
     }
 
     fn is_forbidden(&self, key: &StreamKey, now: Moment) -> bool {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use tracing::{error, info};
 
-use crate::domain::ids::RecordingId;
 use crate::domain::matching::Decision;
 use crate::domain::programme::Why;
 use crate::domain::recording::{Recording, RecordingPlan};
@@ -96,7 +95,9 @@ impl Recorder {
         {
             return Ok(Some(Opening { task, key, begun }));
         }
-        let begin = until.map_or(PastFrom::KeyBefore(task.start_ms), PastFrom::After);
+        // What was recorded while nobody knew the time may lie before the window.
+        let of_window = until.filter(|until| *until >= task.start_ms);
+        let begin = of_window.map_or(PastFrom::KeyBefore(task.start_ms), PastFrom::After);
         let (recording, from) = match begun {
             Some(PastEnd { recording, last }) => (recording, last.map_or(begin, PastFrom::Behind)),
             None => {
@@ -120,6 +121,7 @@ impl Recorder {
         let mut stage = lock(&stage);
         if task.standing(now) != Standing::Open {
             self.end_later(vec![id], now);
+            self.reopens_later(task.id(), &key, now);
             return Ok(None);
         }
         let changed = stage.session().map(|(session, _)| session) != live;
@@ -225,13 +227,12 @@ impl Recorder {
 
     /// Ends recordings that are over, once everything of them is durable.
     fn end_what_is_settled(&self, now: Moment) {
-        let settled =
-            |since: &Moment| now.at.boot.0.saturating_sub(since.at.boot.0) > SETTLED_AFTER_MS;
         let mut later = locked(&self.later);
-        let take = |list: &mut Vec<(RecordingId, Moment)>| -> Vec<RecordingId> {
-            list.extract_if(.., |(_, since)| settled(since)).map(|(id, _)| id).collect()
-        };
-        let (over, discarded) = (take(&mut later.over), take(&mut later.discarded));
+        let over = take_settled(&mut later.over, now);
+        let discarded = take_settled(&mut later.discarded, now);
+        for closed in take_settled(&mut later.closed, now) {
+            later.opened.remove(&closed);
+        }
         drop(later);
         if !over.is_empty() {
             self.post("recordings could not be ended", move |state| state.end_recordings(&over));
@@ -242,6 +243,12 @@ impl Recorder {
             });
         }
     }
+}
+
+/// What is on a list since long enough for everything of then to be durable.
+fn take_settled<T>(list: &mut Vec<(T, Moment)>, now: Moment) -> Vec<T> {
+    let settled = |since: &Moment| now.at.boot.0.saturating_sub(since.at.boot.0) > SETTLED_AFTER_MS;
+    list.extract_if(.., |(_, since)| settled(since)).map(|(one, _)| one).collect()
 }
 
 /// Whether all that came in a task's window is durable, or lost; before that what came last may be on

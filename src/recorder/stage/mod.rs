@@ -28,6 +28,7 @@ use crate::recorder::watch::StageWatch;
 use crate::recorder::{Full, Recorder, SETTLED_AFTER_MS};
 use crate::ring::catalog::open::RecordingStart;
 use crate::ring::catalog::pushes::PushId;
+use crate::ring::catalog::take_up::Unwanted;
 use crate::ring::fragment::SessionStart;
 
 /// Tasks are looked at again after this, whatever their windows say: clocks step.
@@ -340,10 +341,13 @@ impl Stage {
             info!(stream = %self.key, task = %id, recording = %closed.recording, "task ends");
             match service.tasks.any(id) {
                 Some(task) if recorder.is_elsewhere(task, closed.opened, now) => {
-                    recorder.discard_later(closed.recording, now);
+                    let (start_ms, end_ms) = (task.start_ms, task.end_ms);
+                    let unwanted = Unwanted { recording: closed.recording, start_ms, end_ms };
+                    recorder.discard_later(unwanted, now);
                 }
                 _ => {}
             }
+            recorder.reopens_later(id, &self.key, now);
             self.end_recordings(recorder, &[closed.recording], now);
         }
     }

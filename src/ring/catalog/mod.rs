@@ -29,7 +29,7 @@ pub mod schema;
 pub mod search;
 pub mod service;
 pub mod sessions;
-mod take_up;
+pub mod take_up;
 mod terms;
 pub mod waiting;
 pub mod wear;

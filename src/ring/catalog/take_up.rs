@@ -22,6 +22,17 @@ use crate::ring::catalog::rows::{
 };
 use crate::ring::layout::{SealRecording, SlotPlace};
 
+/// A recording of which only a window is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwanted {
+    /// Which.
+    pub recording: RecordingId,
+    /// The window begins, Unix milliseconds.
+    pub start_ms: i64,
+    /// It ends, Unix milliseconds.
+    pub end_ms: i64,
+}
+
 impl Entry<'_> {
     /// Takes up again a file that was growing when the box went down.
     pub(super) fn adopt(
@@ -245,24 +256,32 @@ impl CatalogState {
         })
     }
 
-    /// Takes the files of recordings off the list: what was recorded turned out not to be wanted.
+    /// Takes files of recordings off the list: what was recorded turned out not to be wanted. Files that
+    /// have something of the window stay, and those of a boot of which nobody knows when it was.
     ///
     /// # Errors
     /// The database fails.
-    pub fn discard_recordings(&mut self, recordings: &[RecordingId]) -> Result<(), RingError> {
-        self.end_recordings(recordings)?;
+    pub fn discard_recordings(&mut self, unwanted: &[Unwanted]) -> Result<(), RingError> {
+        let recordings: Vec<RecordingId> = unwanted.iter().map(|one| one.recording).collect();
+        self.end_recordings(&recordings)?;
         let why = "recorded while the clock was not set; the task's window was elsewhere";
         self.durably("discarding recordings", |transaction| {
-            for recording in recordings {
-                let id = sql(recording.0);
+            for one in unwanted {
                 transaction.execute(
-                    "DELETE FROM span WHERE file IN (SELECT id FROM file WHERE recording = ?1
-                     AND state <> 4)",
-                    [id],
+                    "UPDATE file SET state = ?2, why = ?3 WHERE recording = ?1 AND state <> 4
+                     AND trusted = 1 AND (end_ms <= ?4 OR start_ms >= ?5)",
+                    params![
+                        sql(one.recording.0),
+                        FileState::Evicted as u8,
+                        why,
+                        one.start_ms,
+                        one.end_ms
+                    ],
                 )?;
                 transaction.execute(
-                    "UPDATE file SET state = ?2, why = ?3 WHERE recording = ?1 AND state <> 4",
-                    params![id, FileState::Evicted as u8, why],
+                    "DELETE FROM span WHERE file IN (SELECT id FROM file WHERE recording = ?1
+                     AND why = ?2)",
+                    params![sql(one.recording.0), why],
                 )?;
             }
             Ok(())
