@@ -4,11 +4,12 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as StdInstant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use edgerec::domain::due::{GapEntry, Missing};
 use edgerec::domain::eviction::OnFull;
 use edgerec::domain::files::FileFormat;
 use edgerec::domain::ids::BootId;
@@ -37,20 +38,23 @@ const SLOT_BYTES: u64 = 1 << 20;
 const WINDOW_S: u32 = 300;
 const DAWN_S: i64 = 1_800_000_000;
 
-/// A clock that was set by hand, and runs: the writer syncs by it.
-struct HandClock {
-    set: Moment,
-    set_at: StdInstant,
+/// A clock that is set by hand, and runs: the writer syncs by it.
+struct HandClock(Mutex<(Moment, StdInstant)>);
+
+impl HandClock {
+    fn set(&self, to: Moment) {
+        *self.0.lock().expect("nobody panics") = (to, StdInstant::now());
+    }
 }
 
 impl Clock for HandClock {
     fn now(&self) -> Instant {
-        let ms = u64::try_from(self.set_at.elapsed().as_millis()).expect("small");
-        later(self.set, ms).at
+        let (set, at) = *self.0.lock().expect("nobody panics");
+        later(set, u64::try_from(at.elapsed().as_millis()).expect("small")).at
     }
 
     fn boot_id(&self) -> BootId {
-        self.set.boot_id
+        self.0.lock().expect("nobody panics").0.boot_id
     }
 }
 
@@ -67,11 +71,16 @@ fn later(from: Moment, ms: u64) -> Moment {
     Moment { at: Instant { boot: BootTime(from.at.boot.0 + ms), wall }, ..from }
 }
 
+fn key() -> StreamKey {
+    StreamKey::new("d", "live", "cam").expect("valid")
+}
+
 /// A box from power on to power off.
 struct Life {
     ring: Arc<Ring>,
     threads: RingThreads,
     recorder: Arc<Recorder>,
+    clock: Arc<HandClock>,
     began: Moment,
 }
 
@@ -82,8 +91,9 @@ impl Life {
             sync_interval: Duration::from_millis(20),
             catalog: CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false },
         };
-        let clock = Arc::new(HandClock { set: now, set_at: StdInstant::now() });
-        let (ring, threads) = Ring::open(&settings, Arc::new(SystemFlash), clock).expect("opens");
+        let clock = Arc::new(HandClock(Mutex::new((now, StdInstant::now()))));
+        let opened = Ring::open(&settings, Arc::new(SystemFlash), clock.clone());
+        let (ring, threads) = opened.expect("opens");
         let document = format!(
             r#"{{"revision": 1, "templates": [{{"TemplateName": "t", "HlsParam": {{"Enable": 1}},
             "HlsSpecialParam": {{"FlowContinueDuration": {WINDOW_S}}}}}], "rules":
@@ -95,12 +105,12 @@ impl Life {
         let settings = RecorderSettings::for_slots(SLOT_BYTES, false, 3_600);
         let recorder = Recorder::new(ring.clone(), rules, Arc::new(LiveTable::default()), settings);
         let recorder = Arc::new(recorder.expect("the ring is open"));
-        Life { ring, threads, recorder, began: now }
+        Life { ring, threads, recorder, clock, began: now }
     }
 
     /// A push of six samples, half a second apart, that begins now.
     fn push(&self, seed: u64) -> LiveStream {
-        let key = StreamKey::new("d", "live", "cam").expect("valid");
+        let key = key();
         let Moment { at: now, boot_id } = self.began;
         let beginning = Beginning {
             key,
@@ -133,6 +143,14 @@ impl Life {
 
     fn files(&self) -> Vec<FileRecord> {
         self.ring.catalog.call_blocking(|state| state.files()).expect("listed")
+    }
+
+    /// From and until of what the ledger has of the stream, in milliseconds since dawn.
+    fn gaps(&self) -> Vec<(i64, Option<i64>)> {
+        let gaps = self.ring.catalog.call_blocking(|state| state.gaps(&key(), 0, i64::MAX));
+        let since = |ms: i64| ms - DAWN_S * 1_000;
+        let gaps = gaps.expect("read").into_iter().rev();
+        gaps.map(|gap| (since(gap.from_ms), gap.until_ms.map(since))).collect()
     }
 
     fn wait_for(
@@ -235,4 +253,74 @@ fn a_stream_that_returns_too_late_does_not() {
         let parts: Vec<usize> = files.iter().map(|(_, parts)| *parts).collect();
         assert_eq!(parts, [1, 1], "{off:?}");
     }
+}
+
+/// The start and the end of the only file in milliseconds since dawn, if they can be believed.
+fn times(files: &[FileRecord]) -> Option<(i64, i64)> {
+    assert_eq!(files.len(), 1, "{files:#?}");
+    let since = |ms: i64| ms - DAWN_S * 1_000;
+    files[0].trusted.then(|| (since(files[0].start_ms), since(files[0].end_ms)))
+}
+
+#[test]
+fn a_boot_in_1970_has_its_times_once_the_clock_is_set_and_keeps_them_over_a_power_cut() {
+    let scratch = || tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let (dir, cut) = (scratch(), scratch());
+    let identity = RingIdentity::plan(dir.path(), (8 << 20) + 16 * SLOT_BYTES, SLOT_BYTES);
+    identity.expect("fits").create(&SystemFlash, dir.path()).expect("made");
+    let first = moment(1, 9_000, 9_000);
+    let life = Life::begin(dir.path(), first);
+    let (from, cause) = (later(first, 100).at, Missing::NoKeyFrame);
+    let (boot_id, begins) = (first.boot_id, GapEntry::Begins { from, cause });
+    let enter = |entry| {
+        let entered = life
+            .ring
+            .catalog
+            .call_blocking(move |state| state.enter_watched_gap(&key(), boot_id, entry));
+        entered.expect("entered");
+    };
+    enter(begins);
+    enter(GapEntry::Ends { until: later(first, 300).at });
+    let stream = life.push(1);
+    let all = |files: &[FileRecord]| files.iter().any(|file| file.duration_ms >= 2_500);
+    let files = life.wait_for("all but what grows is durable", all);
+    assert_eq!(times(&files), None);
+    assert!(life.gaps()[0].0 < 0);
+
+    life.clock.set(moment(1, 9_004, DAWN_S));
+    assert_eq!(times(&life.files()), Some((-4_000, files[0].end_ms - files[0].start_ms - 4_000)));
+    assert_eq!(life.gaps(), [(-3_900, Some(-3_700))]);
+    let dawn_ms = DAWN_S * 1_000;
+    let range = |life: &Life, from_ms, until_ms| {
+        let clip = life.ring.open_range_clip(&key(), dawn_ms + from_ms, dawn_ms + until_ms);
+        clip.map_or(0, |clip| clip.fragment_count())
+    };
+    let fragments = range(&life, -5_000, 0);
+    assert!(fragments > 2);
+    // From the key frame at or before, and not beyond.
+    assert_eq!(range(&life, -3_900, -3_100), 2);
+    assert_eq!(range(&life, -dawn_ms, -5_000), 0);
+    let (file, end_ms) = (life.files().remove(0), times(&life.files()).expect("dated").1);
+    copy_ring(dir.path(), cut.path());
+    stream.end("unplugged", later(first, 3_000).at);
+    life.threads.close(&life.ring);
+
+    // Nobody knows the time again. What was found in the slots has the times of 1970.
+    let life = Life::begin(cut.path(), moment(2, 40, 40));
+    let files = life.files();
+    assert_eq!((files[0].id, times(&files)), (file.id, Some((-4_000, end_ms))));
+    assert!(range(&life, -5_000, 0) >= fragments);
+    let unended = (end_ms, Some(end_ms));
+    assert_eq!(life.gaps(), [(-3_900, Some(-3_700)), unended]);
+    let stream = life.push(2);
+    life.wait_for("the stream goes on", |files| files.iter().any(|file| file.duration_ms >= 4_000));
+    assert_eq!(times(&life.files()).map(|(start, _)| start), Some(-4_000));
+    life.clock.set(moment(2, 100, DAWN_S + 160));
+    let (_, end_ms) = times(&life.files()).expect("still believed");
+    assert!((101_500..104_000).contains(&end_ms), "by the clock of the second boot: {end_ms}");
+    let ends: Vec<Option<i64>> = life.gaps().into_iter().map(|(_, until)| until).collect();
+    let until = ends[1].expect("it is over");
+    assert!((100_000..130_000).contains(&until), "the box was there again at 40 s: {until}");
+    drop(stream);
+    life.threads.close(&life.ring);
 }

@@ -7,6 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::domain::ids::BootId;
 use crate::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
+use crate::platform::planted;
 
 /// Earlier than this the wall clock was never set: 2026-01-01T00:00:00Z, before the first release.
 const WALL_FLOOR: UnixMillis = UnixMillis(1_767_225_600_000);
@@ -50,7 +51,8 @@ impl Clock for SystemClock {
                 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
         });
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix = UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
+        let unix_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        let unix = UnixMillis(unix_ms.saturating_add(planted::clock_off_ms()));
         let quality =
             if unix < WALL_FLOOR { ClockQuality::Untrusted } else { ClockQuality::Trusted };
         Instant { boot: BootTime(boot), wall: WallTime { unix, quality } }

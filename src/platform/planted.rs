@@ -17,6 +17,16 @@ pub fn number(variable: &str) -> Option<u64> {
     if cfg!(feature = "planted-faults") { given() } else { None }
 }
 
+/// By how many milliseconds the wall clock is wrong: `EDGEREC_PLANT_CLOCK` is a file that says it.
+#[must_use]
+pub fn clock_off_ms() -> i64 {
+    let given = || {
+        let path = env::var_os("EDGEREC_PLANT_CLOCK")?;
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    if cfg!(feature = "planted-faults") { given().unwrap_or(0) } else { 0 }
+}
+
 /// Whether a part of the box is to hang from now on: `EDGEREC_PLANT_HANG` is a folder in which a
 /// file has the name of the part.
 #[must_use]

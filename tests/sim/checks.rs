@@ -48,6 +48,7 @@ impl World {
         let since_ms = since_ms.max(down_ms.saturating_sub(LOOK_BACK_MS));
         self.check_fsck();
         self.check_revision();
+        self.check_times();
         let troubled = self.flash_troubles.load(Ordering::Relaxed) > 0;
         for index in 0..self.cameras.len() {
             let present = self.pictures_of(index);
@@ -91,6 +92,37 @@ impl World {
             self.fail(&format!("{bytes} bytes, the budget is {CAPACITY_BYTES}"));
         }
         self.check_deliveries();
+        self.check_times();
+    }
+
+    /// Whatever the clock did, nothing ends before it begins or lasts longer than its media by more than
+    /// its stream was away, and what can be dated is.
+    fn check_times(&self) {
+        for (what, text) in [
+            (
+                "a file",
+                "file WHERE end_ms < start_ms OR format = 2
+                AND end_ms - start_ms > duration_ms + 3600000",
+            ),
+            ("a segment", "segment WHERE last_ms < first_ms OR last_ms > first_ms + 86400000"),
+            ("a session", "session WHERE ended_ms < began_ms OR ended_ms > began_ms + 864000000"),
+            ("a push", "push WHERE ended_ms < began_ms OR ended_ms > began_ms + 864000000"),
+            ("a gap", "gap WHERE until_ms < from_ms"),
+            (
+                "a session of a boot that is known",
+                "session JOIN boot USING (boot_id) WHERE trusted = 0",
+            ),
+            (
+                "a file of a boot that is known",
+                "file JOIN session ON session.id = file.session
+                JOIN boot USING (boot_id) WHERE file.trusted = 0",
+            ),
+        ] {
+            let wrong = self.number(&format!("SELECT count(*) FROM {text}"));
+            if wrong > 0 {
+                self.fail(&format!("{what} has the wrong times, {wrong} of them"));
+            }
+        }
     }
 
     /// Catalog, loss ledger and VOD platform agree.

@@ -25,7 +25,7 @@ use crate::ring::catalog::durable::DurableEvent;
 use crate::ring::fragment::SessionStart;
 
 /// Boots that are remembered, the newest.
-const BOOTS_MAX: u32 = 64;
+const BOOTS_MAX: u32 = 128;
 /// Rows of a table that one transaction dates; sessions bring their segments along.
 const ROWS_AT_ONCE: u32 = 512;
 
@@ -466,6 +466,9 @@ mod tests {
             generation: SlotGeneration(1),
         };
         state.apply(vec![DurableEvent::SlotClosed(place)]).expect("entered");
+        state.db.execute("UPDATE file SET storage_s = 10", []).expect("written");
+        let expires = |state: &CatalogState| state.slot_views().expect("weighed")[0].expires_at;
+        assert_eq!(expires(&state), None, "nothing ages on a clock that is not set");
         // What is durable of the dating: when the boot began, and one of the files.
         let cut = format!(
             "INSERT INTO boot (boot_id, zero_ms) VALUES (x'{FIRST}', {ZERO_MS});
@@ -479,6 +482,7 @@ mod tests {
         for _ in 0..2 {
             state.date_rows().expect("dated");
             assert_dated(&state);
+            assert_eq!(expires(&state), Some(UnixMillis(ZERO_MS + 3_400 + 10_000)));
         }
         // The seals of that boot, found again as recovery finds them, still have the times of before.
         state.db.execute("DELETE FROM segment", []).expect("forgotten");
@@ -507,17 +511,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = open(dir.path(), &hand(FIRST, blind(50)));
         let boot = |number: u8| BootId([number; 16]);
-        for number in 0..70 {
+        for number in 0..140 {
             state.learn(boot(number), BootZero(i64::from(number))).expect("kept");
         }
         let same = |dates: &Dates| {
             let known: Vec<u8> = dates.zeros.iter().map(|(boot, _)| boot.0[0]).collect();
-            assert_eq!(known, (6..70).collect::<Vec<u8>>());
+            assert_eq!(known, (12..140).collect::<Vec<u8>>());
         };
         same(&state.dates);
         drop(state);
         let state = open(dir.path(), &hand(FIRST, blind(50)));
         same(&state.dates);
-        assert_eq!(state.dates.zero(boot(69)), Some(BootZero(69)));
+        assert_eq!(state.dates.zero(boot(139)), Some(BootZero(139)));
     }
 }

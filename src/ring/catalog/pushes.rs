@@ -157,8 +157,8 @@ impl CatalogState {
         let lost = self.open_pushes().map_err(what)?;
         self.db
             .execute(
-                "UPDATE push SET cause = ?1, errcode = ?2, ended_ms = max(began_ms, coalesce((
-                     SELECT max(segment.last_ms) FROM segment
+                "UPDATE push SET cause = ?1, errcode = ?2, ended_ms = began_ms + max(0, coalesce((
+                     SELECT max(first_boot_ms + last_ms - first_ms) - push.began_boot_ms FROM segment
                      JOIN session ON session.id = segment.session
                      JOIN stream ON stream.id = session.stream
                      WHERE stream.domain = push.domain AND stream.app = push.app

@@ -18,8 +18,8 @@ use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
 use crate::ring::catalog::notices::END_RECORDINGS;
-use crate::ring::catalog::open::{FileState, SlotState};
-use crate::ring::catalog::rows::{sql, unsql, wall_at};
+use crate::ring::catalog::open::{FileState, OpenSegment, SlotState};
+use crate::ring::catalog::rows::{sql, store_segment, unsql, wall_at};
 use crate::ring::desk::ReadySlot;
 use crate::ring::fragment::{SegmentStart, SessionStart};
 use crate::ring::layout::{SegmentHeader, SlotPlace};
@@ -77,6 +77,7 @@ impl CatalogState {
     ) -> Result<Recovered, RingError> {
         let what = "recovering";
         self.look_at_clock();
+        // A dating that was cut off goes on, whatever boot it was of.
         self.date_rows()?;
         self.forgive_slots().map_err(RingError::catalog(what))?;
         let found = self.scan_slots(slots, rebuilt)?;
@@ -263,6 +264,7 @@ impl CatalogState {
         let (state, why) = finished_state(self.settings.delivers);
         let kept: Vec<i64> = waiting.iter().map(|one| sql(one.id.0)).collect();
         let kept = serde_json::to_string(&kept).expect("numbers");
+        let grown: Vec<OpenSegment> = self.open_segments.values().cloned().collect();
         self.durably("finishing what a crash left open", |transaction| {
             transaction.execute(
                 "UPDATE file SET state = ?1, why = ?2 WHERE state = ?3 AND NOT (format = ?4
@@ -273,6 +275,8 @@ impl CatalogState {
                 "UPDATE file SET state = ?1 WHERE state = ?2",
                 params![FileState::Queued as u8, FileState::Uploading as u8],
             )?;
+            // Where a slot goes on, its last segment has no row yet.
+            grown.iter().try_for_each(|open| store_segment(transaction, open))?;
             end_of_life(transaction, now)?;
             transaction.execute(
                 &format!("{END_RECORDINGS} AND id NOT IN (SELECT value FROM json_each(?1))"),
@@ -288,23 +292,29 @@ impl CatalogState {
 /// that can be told, and else get their end with the date of this boot; sessions and decisions end with
 /// their media.
 fn end_of_life(transaction: &Transaction<'_>, now: Moment) -> rusqlite::Result<()> {
-    const LAST: &str = "max(began_ms, coalesce((SELECT max(last_ms) FROM segment
-        WHERE segment.session = session.id), began_ms))";
+    // Of a session's newest segment.
+    const NEWEST: &str = "FROM segment WHERE segment.session = session.id
+        ORDER BY first_sequence DESC LIMIT 1";
     // By the clock of one boot, else by wall clocks that both can be believed, else not at all.
-    const UNTIL: &str = "CASE WHEN session = 0 AND boot_id = ?3 THEN from_ms + max(0, ?4 - boot_ms)
-        WHEN trusted AND ?2 OR trusted = ?2 AND boot_id = ?3 THEN max(?1, from_ms)
-        ELSE from_ms END";
+    const UNTIL: &str = "CASE WHEN boot_id = ?3 THEN from_ms + max(0, ?4 - boot_ms)
+        WHEN trusted AND ?2 THEN max(?1, from_ms) ELSE from_ms END";
     let went_down = "the box went down without warning";
     transaction.execute(
         &format!(
             "INSERT INTO gap (stream, session, from_ms, cause, trusted, boot_id, boot_ms)
-             SELECT stream, id, {LAST}, ?1, trusted, boot_id, began_boot_ms + {LAST} - began_ms
+             SELECT stream, id, coalesce((SELECT last_ms {NEWEST}), began_ms), ?1, trusted, boot_id,
+             coalesce((SELECT coalesce(first_boot_ms + last_ms - first_ms,
+                 began_boot_ms + last_ms - began_ms) {NEWEST}), began_boot_ms)
              FROM session WHERE ended_ms IS NULL"
         ),
         [went_down],
     )?;
     transaction.execute(
-        &format!("UPDATE session SET ended_ms = {LAST}, cause = ?1 WHERE ended_ms IS NULL"),
+        &format!(
+            "UPDATE session SET cause = ?1, ended_ms = max(began_ms, coalesce((SELECT coalesce(
+             began_ms + first_boot_ms - began_boot_ms + last_ms - first_ms, last_ms) {NEWEST}), 0))
+             WHERE ended_ms IS NULL"
+        ),
         [went_down],
     )?;
     let trusted = now.trusted_wall().is_some();

@@ -15,7 +15,8 @@ pub(super) fn store_segment(
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO segment (slot, start, generation, session, media, end,
-             first_sequence, first_ms, last_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             first_sequence, first_ms, last_ms, first_boot_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             open.place.slot.0,
@@ -26,7 +27,8 @@ pub(super) fn store_segment(
             sql(open.end),
             open.first_sequence.0,
             open.first_ms(),
-            open.last_ms()
+            open.last_ms(),
+            sql(open.first.at.boot.0)
         ])?;
     Ok(())
 }

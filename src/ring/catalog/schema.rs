@@ -169,6 +169,8 @@ ALTER TABLE gap ADD COLUMN boot_ms INTEGER;
 ALTER TABLE gap ADD COLUMN until_boot_id BLOB;
 ALTER TABLE gap ADD COLUMN until_boot_ms INTEGER;
 ALTER TABLE decision ADD COLUMN trusted INTEGER NOT NULL DEFAULT 1;
+-- When a segment began on the clock of its session's boot; NULL in older rows.
+ALTER TABLE segment ADD COLUMN first_boot_ms INTEGER;
 -- What waits for a date.
 CREATE INDEX session_undated ON session (boot_id) WHERE trusted = 0;
 CREATE INDEX file_undated ON file (session) WHERE trusted = 0;
