@@ -28,7 +28,7 @@ use crate::ring::meters::RingReading;
 /// The words of a decision, of which each has its line, also with nothing to count.
 const DECISIONS: [&str; 3] = ["record", "norecord", "unmatched"];
 /// The states of slots by their numbers.
-const SLOT_STATES: [&str; 5] = ["spare", "reserved", "open", "closed", "failed"];
+const SLOT_STATES: [&str; 6] = ["spare", "reserved", "open", "closed", "failed", "unread"];
 
 /// What is delivered and what is live: known outside of the ring.
 pub trait BoxFigures: Send + Sync {
@@ -288,7 +288,7 @@ mod tests {
             sync_failures: 0,
             sync_age: Duration::from_millis(250),
         });
-        let mut catalog = CatalogFigures { slots: [1, 2, 3, 4, 5], ..CatalogFigures::default() };
+        let mut catalog = CatalogFigures { slots: [1, 2, 3, 4, 5, 6], ..CatalogFigures::default() };
         catalog.files[FileState::Queued as usize] = 6;
         page.catalog(&catalog);
         page.delivery(

@@ -262,6 +262,7 @@ impl OurBox {
                 slots: u64::from(self.parts.desk.ring.identity.slots),
                 slots_spare: slots(SlotState::Spare),
                 slots_failed: slots(SlotState::Failed),
+                slots_unread: slots(SlotState::Unread),
                 gaps: figures.gaps,
                 losses: figures.losses,
             },

@@ -132,6 +132,8 @@ pub struct RingFigures {
     pub slots_spare: u64,
     /// Slots that the flash failed in.
     pub slots_failed: u64,
+    /// Slots whose content is not known yet: the catalog was lost and is being made anew.
+    pub slots_unread: u64,
     /// Gaps ever entered in the ledger.
     pub gaps: u64,
     /// Losses ever entered in the ledger.

@@ -82,6 +82,7 @@ impl State<'_> {
                 "slots": figures.ring.slots,
                 "slots_spare": figures.ring.slots_spare,
                 "slots_failed": figures.ring.slots_failed,
+                "slots_unread": figures.ring.slots_unread,
                 "gaps": figures.ring.gaps,
                 "losses": figures.ring.losses,
                 "safe_offline_s": figures.retention.safe_offline_s,

@@ -176,7 +176,9 @@ fn check_slot(
         unsynced_ms_max,
     };
     let (end, last) = check.segments(&reader, &segments);
-    let growing = [SlotState::Reserved as u8, SlotState::Open as u8].contains(&row.state);
+    let growing = [SlotState::Reserved, SlotState::Open, SlotState::Unread]
+        .map(|state| state as u8)
+        .contains(&row.state);
     if growing {
         let ours = spans.iter().filter(|span| span.generation == row.generation);
         let durable = ours.map(|span| span.end).max().unwrap_or(0);

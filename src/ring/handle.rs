@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use crate::ring::catalog::clips::{Arrivals, RangeSegment};
 use crate::ring::catalog::open::Span;
 use crate::ring::catalog::recover::Recovered;
 use crate::ring::catalog::room;
-use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState, database_path};
+use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState};
 use crate::ring::clip::{Leases, RingClip};
 use crate::ring::desk::WriterDesk;
 use crate::ring::disk::Disk;
 use crate::ring::identity::{RingIdentity, lock};
 use crate::ring::lane::Lanes;
 use crate::ring::live_hub::LiveHub;
+use crate::ring::rebuild::Rebuild;
 use crate::ring::scan::{Depth, Scanner};
 use crate::ring::slots::Slots;
 use crate::ring::writer::Writer;
@@ -58,6 +60,7 @@ pub struct RingThreads {
     lanes: Arc<Lanes>,
     writer: JoinHandle<()>,
     catalog: JoinHandle<()>,
+    rebuild: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     ended: CancellationToken,
     disk: Disk,
     _lock: Box<dyn FlashLock>,
@@ -80,6 +83,8 @@ pub struct StaffedRing {
     pub writer: Writer,
     /// How the writer is told to stop.
     pub desk: Arc<WriterDesk>,
+    /// What is to be read while recording goes on, and how it is told to stop.
+    pub rebuild: Option<(Rebuild, Arc<AtomicBool>)>,
     /// Keeps other processes out.
     pub lock: Box<dyn FlashLock>,
 }
@@ -99,7 +104,7 @@ impl Ring {
         let (state, still) = StillRing::open(settings, flash, clock)?;
         let threads = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(threads)?;
-        let StaffedRing { ring, writer, desk, lock } = still.staff(catalog);
+        let StaffedRing { ring, writer, desk, rebuild, lock } = still.staff(catalog);
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let writer = std::thread::Builder::new()
@@ -110,9 +115,18 @@ impl Ring {
             })
             .map_err(RingError::flash("starting a thread"))?;
         ring.lanes.set_writer(writer.thread().clone());
-        let lanes = ring.lanes.clone();
+        let rebuild = match rebuild {
+            None => None,
+            Some((rebuild, stop)) => {
+                let catalog = ring.catalog.clone();
+                let thread = std::thread::Builder::new().name("rebuild".into());
+                let thread = thread.spawn(move || rebuild.run(&catalog));
+                Some((thread.map_err(RingError::flash("starting a thread"))?, stop))
+            }
+        };
+        let (lanes, catalog) = (ring.lanes.clone(), catalog_thread);
         let threads =
-            RingThreads { desk, lanes, writer, catalog: catalog_thread, ended, disk, _lock: lock };
+            RingThreads { desk, lanes, writer, catalog, rebuild, ended, disk, _lock: lock };
         Ok((ring, threads))
     }
 
@@ -228,21 +242,29 @@ impl StillRing {
         let lock = lock(&*flash, path)?;
         let leases = Arc::new(Leases::default());
         let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
-        let (mut state, rebuilt) =
-            open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
+        let mut state = open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
         room::take_for_log(&*flash, path);
-        let recovered = state.recover(&*flash, path, &slots, rebuilt)?;
+        let recovered = state.recover(&*flash, path, &slots)?;
         let sync_interval = settings.sync_interval;
         Ok((state, StillRing { slots, clock, sync_interval, recovered, lock }))
     }
 
-    /// The ring over its catalog, and its writer, who has not begun.
+    /// The ring over its catalog, and its writer, who has not begun. What a lost catalog knew is read
+    /// here, if the ring is small.
     #[must_use]
     pub fn staff(self, catalog: Catalog) -> StaffedRing {
         let StillRing { slots, clock, sync_interval, recovered, lock } = self;
         let lanes = Arc::new(Lanes::default());
         let desk = Arc::new(WriterDesk::default());
         desk.supply(recovered.ready);
+        let stop = Arc::new(AtomicBool::new(false));
+        let rebuild = recovered.rebuilds.then(|| Rebuild::new(slots.clone(), stop.clone()));
+        let rebuild = if slots.identity.is_small() {
+            rebuild.into_iter().for_each(|rebuild| rebuild.run(&catalog));
+            None
+        } else {
+            rebuild.map(|rebuild| (rebuild, stop))
+        };
         let writer = Writer::new(
             slots.clone(),
             lanes.clone(),
@@ -253,7 +275,7 @@ impl StillRing {
         );
         let identity = slots.identity.clone();
         let ring = Arc::new(Ring { lanes, catalog, identity, live: Arc::default(), slots });
-        StaffedRing { ring, writer, desk, lock }
+        StaffedRing { ring, writer, desk, rebuild, lock }
     }
 }
 
@@ -273,6 +295,12 @@ impl RingThreads {
     /// Writes and syncs what the lanes still hold, and closes the catalog. Streams should have
     /// ended: what they push after this is lost.
     pub fn close(self, ring: &Ring) {
+        if let Some((thread, stop)) = self.rebuild {
+            stop.store(true, Ordering::Relaxed);
+            if thread.join().is_err() {
+                error!("the thread that reads the slots panicked");
+            }
+        }
         self.desk.stop();
         self.lanes.wake();
         if self.writer.join().is_err() {
@@ -285,8 +313,7 @@ impl RingThreads {
     }
 }
 
-/// Opens the catalog; one that is damaged is moved aside and made anew. Tells whether it is new
-/// over a ring that may hold media.
+/// Opens the catalog; one that is damaged is moved aside and made anew.
 pub(super) fn open_catalog(
     path: &Path,
     flash: &dyn Flash,
@@ -294,16 +321,12 @@ pub(super) fn open_catalog(
     clock: &Arc<dyn Clock>,
     settings: CatalogSettings,
     leases: &Arc<Leases>,
-) -> Result<(CatalogState, bool), RingError> {
-    let database = database_path(path);
-    // A crash may leave an empty one.
-    let is_empty = || flash.open(&database, Open::Read).and_then(|file| file.is_empty());
-    let new = !flash.exists(&database) || is_empty().is_ok_and(|empty| empty);
+) -> Result<CatalogState, RingError> {
     room::take_for_database(flash, path, identity);
     let open =
         || CatalogState::open(path, identity.clone(), clock.clone(), settings, leases.clone());
     match open() {
-        Ok(state) => Ok((state, new)),
+        Ok(state) => Ok(state),
         // Written by a newer program: not damaged, only not ours to read.
         Err(foreign @ RingError::Foreign { .. }) => Err(foreign),
         // Whole, as far as anybody knows.
@@ -319,7 +342,7 @@ pub(super) fn open_catalog(
                 }
             }
             room::take_for_database(flash, path, identity);
-            Ok((open()?, true))
+            open()
         }
     }
 }

@@ -18,6 +18,11 @@ const RESERVE_BYTES_MIN: u64 = 8 << 20;
 /// The largest reserve.
 const RESERVE_BYTES_MAX: u64 = 256 << 20;
 
+/// A ring with no more slots than this is small.
+const SMALL_RING_SLOTS_MAX: u32 = 64;
+/// So many slots of a large ring are kept blank at least.
+const KEPT_BLANK_MIN: u32 = 4;
+
 /// The identity and shape of a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingIdentity {
@@ -65,6 +70,20 @@ impl RingIdentity {
         let directory = DirectoryId(random_bytes());
         let box_id = format!("box-{}", &directory.to_string()[..12]);
         Ok(RingIdentity { directory, box_id, slot_bytes, slots, capacity_bytes })
+    }
+
+    /// Whether the slots are few enough to be read before recording begins, should the catalog be lost.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.slots <= SMALL_RING_SLOTS_MAX
+    }
+
+    /// The first of the slots that are kept blank for recording while a lost catalog is made anew: a
+    /// sixty-fourth of a large ring, at its end; none of a small one.
+    #[must_use]
+    pub fn kept_blank_from(&self) -> SlotIndex {
+        let kept = if self.is_small() { 0 } else { (self.slots / 64).max(KEPT_BLANK_MIN) };
+        SlotIndex(self.slots - kept)
     }
 
     /// Reads the identity of the ring at `path`.

@@ -30,6 +30,7 @@ pub mod meters;
 mod open_slot;
 pub mod past;
 pub mod read_only;
+pub mod rebuild;
 pub mod right_of_way;
 pub mod scan;
 pub mod slots;

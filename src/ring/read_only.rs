@@ -15,6 +15,7 @@ use crate::ring::catalog::{Catalog, CatalogSettings};
 use crate::ring::clip::Leases;
 use crate::ring::handle::{Ring, open_catalog};
 use crate::ring::identity::RingIdentity;
+use crate::ring::rebuild::Rebuild;
 use crate::ring::slots::Slots;
 use crate::ring::snapshot::copy_catalog;
 
@@ -41,11 +42,13 @@ impl Ring {
         let copy = copy_catalog(&*flash, path)?;
         let leases = Arc::new(Leases::default());
         let slots = Slots::new(flash.clone(), path.to_owned(), identity.clone());
-        let (mut state, rebuilt) =
-            open_catalog(copy.path(), &*flash, &identity, clock, settings, &leases)?;
-        state.recover(&*flash, copy.path(), &slots, rebuilt)?;
+        let mut state = open_catalog(copy.path(), &*flash, &identity, clock, settings, &leases)?;
+        let rebuilds = state.recover(&*flash, copy.path(), &slots)?.rebuilds;
         let thread = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(thread)?;
+        if rebuilds {
+            Rebuild::new(slots.clone(), Arc::default()).run(&catalog);
+        }
         let ring = Some(Ring::without_writer(catalog, slots));
         Ok(ReadOnlyRing { ring, catalog: Some(catalog_thread), _copy: copy })
     }

@@ -138,6 +138,13 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    /// Whether the closing box of the slot begins at `offset`.
+    #[must_use]
+    pub fn closes_at(&self, offset: u64) -> bool {
+        let closing = |(size, kind)| &kind == b"free" && offset + size == self.slot_bytes;
+        self.box_at(offset).is_some_and(closing)
+    }
+
     /// The segment whose start is at `offset`, without its fragments.
     #[must_use]
     pub fn segment_start(&self, offset: u64, expected: SlotPlace) -> Option<FoundSegment> {

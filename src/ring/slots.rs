@@ -1,9 +1,11 @@
 //! Slot files: opened when needed, read and written in place.
 
+use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::domain::ids::SlotIndex;
+use crate::domain::limits::PAGE_BYTES;
 use crate::platform::flash::{Flash, FlashFile, Open};
 use crate::ring::RingError;
 use crate::ring::identity::{RingIdentity, slot_path};
@@ -40,5 +42,16 @@ impl Slots {
             return Err(RingError::Damaged { slot, offset: len, what: "the file is too short" });
         }
         Ok(file)
+    }
+
+    /// Makes a slot look as `format` made it: its first page is zero, durably.
+    ///
+    /// # Errors
+    /// The flash fails.
+    pub fn make_blank(&self, slot: SlotIndex) -> Result<(), RingError> {
+        let file = self.open(slot, Open::ReadWrite)?;
+        file.write_all_at(&[IoSlice::new(&[0; PAGE_BYTES as usize])], 0)
+            .and_then(|()| file.sync_data())
+            .map_err(RingError::flash(format!("making slot {slot} blank")))
     }
 }

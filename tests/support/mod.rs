@@ -38,6 +38,7 @@ pub mod sdk;
 pub mod slow_disk;
 pub mod units;
 pub mod wait;
+pub mod watched_flash;
 
 use std::path::{Path, PathBuf};
 

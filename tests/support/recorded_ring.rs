@@ -16,7 +16,7 @@ use edgerec::domain::sample::{Codec, Sample, Shape, Track, TrackId};
 use edgerec::domain::stream_key::StreamKey;
 use edgerec::domain::time::{BootTime, ClockQuality, Instant, UnixMillis, WallTime};
 use edgerec::platform::clock::SystemClock;
-use edgerec::platform::flash::SystemFlash;
+use edgerec::platform::flash::{Flash, SystemFlash};
 use edgerec::recorder::live::LiveTable;
 use edgerec::recorder::rules::Rules;
 use edgerec::recorder::stream::LiveStream;
@@ -105,12 +105,21 @@ pub fn copy_ring(from: &Path, to: &Path) {
 
 /// Opens a ring as the box does.
 pub fn open(path: &Path) -> (Arc<Ring>, RingThreads) {
-    let settings = RingSettings {
+    open_on(path, Arc::new(SystemFlash))
+}
+
+/// Opens a ring on a flash of the test's.
+pub fn open_on(path: &Path, flash: Arc<dyn Flash>) -> (Arc<Ring>, RingThreads) {
+    Ring::open(&settings(path), flash, Arc::new(SystemClock::new())).expect("opens")
+}
+
+/// How these rings are run.
+pub fn settings(path: &Path) -> RingSettings {
+    RingSettings {
         path: path.to_owned(),
         sync_interval: Duration::from_millis(20),
         catalog: CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false },
-    };
-    Ring::open(&settings, Arc::new(SystemFlash), Arc::new(SystemClock::new())).expect("opens")
+    }
 }
 
 /// A stream under way.

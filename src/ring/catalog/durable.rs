@@ -17,6 +17,7 @@ use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
     moved,
 };
+use crate::ring::catalog::rebuild::WHY;
 use crate::ring::catalog::rows::{
     has_gap, insert_gap, insert_recording, insert_session, sql, store_segment, store_span,
     stored_state,
@@ -148,6 +149,9 @@ pub(super) enum Origin {
     Live,
     /// They were found again after a crash.
     Replay,
+    /// They are found again after a loss of the catalog: nothing is known of their files, and nobody is
+    /// told of them before all is found.
+    Rebuild,
     /// They were there before anybody asked for them.
     Past,
 }
@@ -171,10 +175,10 @@ impl Entry<'_> {
         }
     }
 
-    fn fragment(&mut self, fragment: &DurableFragment) -> rusqlite::Result<()> {
+    pub(super) fn fragment(&mut self, fragment: &DurableFragment) -> rusqlite::Result<()> {
         let place = fragment.seal.place;
         let known = self.segments.get(&place.slot).is_some_and(|open| open.place == place);
-        if !known {
+        if !known && self.origin != Origin::Rebuild {
             self.transaction
                 .prepare_cached("UPDATE slot SET state = ?2, generation = ?3 WHERE slot = ?1")?
                 .execute(params![place.slot.0, SlotState::Open as u8, sql(place.generation.0)])?;
@@ -240,18 +244,23 @@ impl Entry<'_> {
                 format,
             );
             match stored_state(self.transaction, id)? {
-                Some(FileState::Recording) => self.adopt(key, fragment)?,
+                Some(FileState::Recording) if self.origin != Origin::Rebuild => {
+                    self.adopt(key, fragment)?
+                }
                 // Replaying: the file was finished and stands in the catalog already.
                 Some(_) => return Ok(()),
                 None => self.begin_file(key, id, fragment)?,
             }
         } else if !self.files.contains_key(&key) {
-            if self.origin == Origin::Replay {
-                self.adopt(key, fragment)?;
-            } else {
-                let session = &fragment.segment.session;
-                let id = file_id(&session.key, seal.session, key.0, seal.sequence, format);
-                self.begin_file(key, id, fragment)?;
+            match self.origin {
+                Origin::Replay => self.adopt(key, fragment)?,
+                // Its beginning was overwritten, or is damaged.
+                Origin::Rebuild => return Ok(()),
+                Origin::Live | Origin::Past => {
+                    let session = &fragment.segment.session;
+                    let id = file_id(&session.key, seal.session, key.0, seal.sequence, format);
+                    self.begin_file(key, id, fragment)?;
+                }
             }
         }
         let last = moved(self.arrival(fragment), seal.last_arrival);
@@ -268,6 +277,9 @@ impl Entry<'_> {
 
     /// Its media is on flash, perhaps again.
     fn recording_runs(&mut self, recording: RecordingId) -> rusqlite::Result<()> {
+        if self.origin == Origin::Rebuild {
+            return Ok(());
+        }
         let changed = self
             .transaction
             .prepare_cached(
@@ -307,14 +319,15 @@ impl Entry<'_> {
         };
         let plan = content.plan(format);
         let seal = &fragment.seal;
+        let found_again = self.origin == Origin::Rebuild;
         let tracks: Vec<&str> =
             fragment.segment.tracks.iter().map(|track| track.codec.name()).collect();
         self.transaction
             .prepare_cached(
                 "INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
                  start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
-                 name_pattern, tracks, priority) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?8,
-                 ?10, 0, ?11, ?12, ?13, ?14)",
+                 name_pattern, tracks, priority, why, maybe_there) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6,
+                 ?7, ?8, ?9, ?8, ?10, 0, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 sql(id.0),
@@ -331,6 +344,9 @@ impl Entry<'_> {
                 plan.map_or("", |plan| plan.name_pattern.as_str()),
                 serde_json::to_string(&tracks).expect("plain text"),
                 content.upload_kind() as u8,
+                if found_again { WHY } else { "" },
+                // Its row was lost: the target may have it already.
+                found_again,
             ])?;
         let open = OpenFile {
             id,
@@ -354,14 +370,17 @@ impl Entry<'_> {
     pub(super) fn finish_file(&mut self, key: (RecordingId, FileFormat)) -> rusqlite::Result<()> {
         let Some(mut open) = self.files.remove(&key) else { return Ok(()) };
         store_span(self.transaction, &mut open)?;
-        let (state, why) = finished_state(self.delivers);
+        let (state, why) = match self.origin {
+            Origin::Rebuild => (FileState::Recording, WHY),
+            _ => finished_state(self.delivers),
+        };
         self.transaction
             .prepare_cached(
                 "UPDATE file SET state = ?2, why = ?3,
                  queue_number = (SELECT max(queue_number) + 1 FROM file) WHERE id = ?1",
             )?
             .execute(params![sql(open.id.0), state as u8, why])?;
-        self.finished += 1;
+        self.finished += usize::from(state != FileState::Recording);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::ring::catalog::rows::unsql;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CatalogFigures {
     /// Slots by the number of their state.
-    pub slots: [u64; 5],
+    pub slots: [u64; 6],
     /// Listed files by the number of their state.
     pub files: [u64; 7],
     /// Bytes of the files that wait to be delivered, as their media is on flash.

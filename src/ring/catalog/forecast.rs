@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::params;
+
 use crate::domain::eviction::Content;
 use crate::domain::flow::Flow;
 use crate::domain::retention::Room;
@@ -100,8 +102,12 @@ impl CatalogState {
 
     fn room(&self) -> rusqlite::Result<Room> {
         let spare: u32 = self.db.query_row(
-            "SELECT count(*) FROM slot WHERE state IN (?1, ?2)",
-            [SlotState::Spare as u8, SlotState::Reserved as u8],
+            "SELECT count(*) FROM slot WHERE state = ?2 OR state = ?1 AND slot < ?3",
+            params![
+                SlotState::Spare as u8,
+                SlotState::Reserved as u8,
+                self.identity.kept_blank_from().0
+            ],
             |row| row.get(0),
         )?;
         let slot_bytes = self.identity.slot_bytes;

@@ -21,6 +21,7 @@ pub mod notices;
 pub mod open;
 pub mod pushes;
 pub mod queue;
+pub mod rebuild;
 pub mod recover;
 pub mod reserve;
 pub mod room;
@@ -53,10 +54,12 @@ use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::forecast::Flows;
 use crate::ring::catalog::notices::NoticeDesk;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
+use crate::ring::catalog::rebuild::Rebuilding;
 use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
 use crate::ring::catalog::waiting::WaitingRecording;
 use crate::ring::clip::Leases;
 use crate::ring::identity::RingIdentity;
+use crate::ring::slots::Slots;
 
 /// Jobs that may wait for the catalog thread; who posts one more waits.
 const JOBS_WAITING_MAX: usize = 4_096;
@@ -197,6 +200,10 @@ pub struct CatalogState {
     pub(super) upload_order: UploadOrder,
     pub(super) flows: Flows,
     dates: Dates,
+    /// Where the slots are; `None` for a catalog without a ring.
+    slots: Option<Slots>,
+    /// While slots are unread.
+    rebuilding: Option<Rebuilding>,
     promises: u64,
     closing: bool,
 }
@@ -245,6 +252,8 @@ impl CatalogState {
             flows: Flows::default(),
             dates,
             service_watchers: Vec::new(),
+            slots: None,
+            rebuilding: None,
             promises: 0,
             closing: false,
         })

@@ -307,6 +307,8 @@ pub enum SlotState {
     Closed = 3,
     /// The flash failed there.
     Failed = 4,
+    /// The catalog was lost: what it holds is not known yet, so it is not written to.
+    Unread = 5,
 }
 
 /// Numbers of the `file.state` column.

@@ -97,11 +97,6 @@ impl CatalogState {
         Ok(changed)
     }
 
-    /// The catalog was made anew: whatever it lists may be at the target already.
-    pub(super) fn look_before_sending(&mut self) -> rusqlite::Result<()> {
-        self.db.execute("UPDATE file SET maybe_there = 1", []).map(drop)
-    }
-
     /// Whether a file may be at the target although nothing here says so.
     ///
     /// # Errors

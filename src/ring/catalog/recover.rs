@@ -11,9 +11,8 @@ use tracing::{error, info, warn};
 use crate::domain::files::FileFormat;
 use crate::domain::ids::{SessionId, SlotGeneration, SlotIndex};
 use crate::domain::stream_key::StreamKey;
-use crate::domain::time::Moment;
+use crate::domain::time::{Moment, UnixMillis};
 use crate::platform::flash::{Flash, Open, replace_file};
-use crate::platform::random::random_u64;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::{DurableEvent, DurableFragment, finished_state};
@@ -31,7 +30,7 @@ use crate::ring::writer::ResumableSlot;
 const LOSS_BOUND_MS: u64 = 2_500;
 
 /// How often a slot is read until it counts as unreadable.
-const READ_TRIES: usize = 3;
+pub(in crate::ring) const READ_TRIES: usize = 3;
 
 /// What recovery gives the writer to go on with.
 #[derive(Debug, Default)]
@@ -40,13 +39,15 @@ pub struct Recovered {
     pub ready: Vec<ReadySlot>,
     /// Slots with room behind their last good seal.
     pub resumable: Vec<ResumableSlot>,
+    /// There are slots whose content is not known.
+    pub rebuilds: bool,
 }
 
 /// `recovery.json`: what the last start found and what was lost.
 #[derive(Debug, Serialize)]
 struct RecoveryReport {
     at_ms: i64,
-    /// Whether the catalog had to be made anew from the slots.
+    /// Whether the catalog is being made anew from the slots.
     catalog_rebuilt: bool,
     slots_scanned: usize,
     streams: BTreeMap<String, StreamReport>,
@@ -62,9 +63,10 @@ struct StreamReport {
 }
 
 impl CatalogState {
-    /// Brings the catalog up to what the slots hold: scans slots that were open or promised (all
-    /// slots if the catalog is new over a used ring), finishes sessions and files that a crash
-    /// left open, and says what it found in `recovery.json`.
+    /// Brings the catalog up to what the slots hold: scans slots that were open or promised, finishes
+    /// sessions and files that a crash left open, and says what it found in `recovery.json`. Slots whose
+    /// content is not known at all are left to a [`Rebuild`](crate::ring::rebuild::Rebuild), so that
+    /// this takes as long for a large ring as for a small one.
     ///
     /// # Errors
     /// The database cannot be written. A slot that cannot be read is given up.
@@ -73,18 +75,18 @@ impl CatalogState {
         flash: &dyn Flash,
         path: &Path,
         slots: &Slots,
-        rebuilt: bool,
     ) -> Result<Recovered, RingError> {
         let what = "recovering";
         self.look_at_clock();
         // A dating that was cut off goes on, whatever boot it was of.
         self.date_rows()?;
         self.forgive_slots().map_err(RingError::catalog(what))?;
-        let found = self.scan_slots(slots, rebuilt)?;
+        let rebuilds = self.begin_rebuild(slots)?;
+        let found = self.scan_slots(slots)?;
         let now = self.clock.now().wall.unix.0;
         let mut report = RecoveryReport {
             at_ms: now,
-            catalog_rebuilt: rebuilt,
+            catalog_rebuilt: rebuilds,
             slots_scanned: found.len(),
             streams: BTreeMap::new(),
         };
@@ -103,14 +105,9 @@ impl CatalogState {
             entry.last_safe_ms = wall_at(first, fragment.seal.last_arrival);
         }
         self.replay(fragments.into_iter().map(Box::new).map(DurableEvent::Fragment).collect())?;
-        if rebuilt {
-            self.leave_old_lives_behind().map_err(RingError::catalog(what))?;
-        }
-        let recovered = self.sort_slots(found)?;
+        let mut recovered = self.sort_slots(found)?;
+        recovered.rebuilds = rebuilds;
         self.finish_all()?;
-        if rebuilt {
-            self.look_before_sending().map_err(RingError::catalog(what))?;
-        }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         if let Err(problem) = replace_file(flash, &path.join("recovery.json"), text.as_bytes()) {
             warn!(%problem, "recovery.json is not written");
@@ -120,15 +117,10 @@ impl CatalogState {
     }
 
     /// Reads the slots that may hold more than the catalog says.
-    fn scan_slots(
-        &mut self,
-        slots: &Slots,
-        rebuilt: bool,
-    ) -> Result<Vec<(SlotIndex, FoundSlot)>, RingError> {
-        let states = if rebuilt { "(0, 1, 2, 3)" } else { "(1, 2)" };
+    fn scan_slots(&mut self, slots: &Slots) -> Result<Vec<(SlotIndex, FoundSlot)>, RingError> {
         let rows: Vec<(u32, i64)> = self
             .db
-            .prepare(&format!("SELECT slot, generation FROM slot WHERE state IN {states}"))
+            .prepare("SELECT slot, generation FROM slot WHERE state IN (1, 2)")
             .and_then(|mut query| {
                 query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
             })
@@ -138,17 +130,15 @@ impl CatalogState {
             let slot = SlotIndex(slot);
             let mut place = any_life(self.identity.directory, slot);
             place.generation = SlotGeneration(unsql(generation));
-            let depth = if rebuilt { Depth::Seals } else { Depth::Checksums };
-            match self.read_slot(slots, place, depth) {
+            match self.read_slot(slots, place) {
                 Ok(content) => found.push((slot, content)),
                 Err(error) => {
                     // What the catalog says of it stays; what it does not know stays unknown.
                     error!(%slot, %error, "a slot cannot be read");
-                    let state = if rebuilt { SlotState::Failed } else { SlotState::Closed };
                     self.db
                         .execute(
                             "UPDATE slot SET state = ?2 WHERE slot = ?1",
-                            params![slot.0, state as u8],
+                            params![slot.0, SlotState::Closed as u8],
                         )
                         .map_err(RingError::catalog("giving up a slot"))?;
                 }
@@ -159,22 +149,15 @@ impl CatalogState {
 
     /// What a slot holds. Flash that fails to read is asked again: what could not be read is not the
     /// end of what is there.
-    fn read_slot(
-        &self,
-        slots: &Slots,
-        place: SlotPlace,
-        depth: Depth,
-    ) -> Result<FoundSlot, RingError> {
+    fn read_slot(&self, slots: &Slots, place: SlotPlace) -> Result<FoundSlot, RingError> {
         let read = || {
             let file = slots.open(place.slot, Open::Read)?;
-            if depth == Depth::Checksums {
-                // What a process that was killed had written, and what a sync of it that failed has
-                // lost, is in the page cache only. The catalog names nothing but what is on flash.
-                let what = || format!("making slot {} durable", place.slot);
-                file.sync_data().map_err(RingError::flash(what()))?;
-                file.forget_cached();
-            }
-            let scanner = Scanner::new(&*file, self.identity.slot_bytes, depth);
+            // What a process that was killed had written, and what a sync of it that failed has lost,
+            // is in the page cache only. The catalog names nothing but what is on flash.
+            let what = || format!("making slot {} durable", place.slot);
+            file.sync_data().map_err(RingError::flash(what()))?;
+            file.forget_cached();
+            let scanner = Scanner::new(&*file, self.identity.slot_bytes, Depth::Checksums);
             let found = scanner.slot(place);
             match scanner.take_read_error() {
                 None => Ok(found),
@@ -185,17 +168,6 @@ impl CatalogState {
             }
         };
         (1..READ_TRIES).find_map(|_| read().ok()).map_or_else(read, Ok)
-    }
-
-    /// How often a slot was used is not known any more: unused ones go on from a number that none
-    /// of their old content can have.
-    fn leave_old_lives_behind(&mut self) -> rusqlite::Result<()> {
-        let beyond = 1_000_000 + random_u64() % 1_000_000_000_000;
-        self.db.execute(
-            "UPDATE slot SET generation = ?1 WHERE state = 0 AND generation = 0",
-            [sql(beyond)],
-        )?;
-        Ok(())
     }
 
     /// Rows about the open slots are made anew from what they hold.
@@ -342,7 +314,16 @@ fn end_of_life(transaction: &Transaction<'_>, now: Moment) -> rusqlite::Result<(
 /// Every fragment found, by session and sequence. A fragment that stands twice (a failed sync had
 /// it written again) counts once, where it was written last.
 fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> {
-    let sessions = sessions_in_order(found);
+    let (mut began, mut follow) = (BTreeMap::new(), Vec::new());
+    for (_, slot) in found {
+        let headers = slot.segments.iter().map(|segment| &segment.header);
+        for header in headers.clone() {
+            began.entry(header.session).or_insert(header.began.wall.unix);
+        }
+        let pairs = headers.clone().zip(headers.skip(1));
+        follow.extend(pairs.map(|(first, second)| (first.session, second.session)));
+    }
+    let sessions = sessions_in_order(began, &follow);
     let mut ordered = BTreeMap::new();
     for (_, slot) in found {
         for segment in &slot.segments {
@@ -368,21 +349,16 @@ fn fragments_in_order(found: &[(SlotIndex, FoundSlot)]) -> Vec<DurableFragment> 
     ordered.into_values().map(|(_, durable)| durable).collect()
 }
 
-/// The place of each session in the order in which they were written: in each slot one after the other, else by the wall
-/// clock, which may have been set back between them.
-fn sessions_in_order(found: &[(SlotIndex, FoundSlot)]) -> BTreeMap<SessionId, usize> {
-    let mut began = BTreeMap::new();
+/// The place of each session in the order in which they were written: as `follow` has them, which
+/// is how they stand in slots one after the other, else by the wall clock, which may have been set back
+/// between them.
+pub(in crate::ring) fn sessions_in_order(
+    began: BTreeMap<SessionId, UnixMillis>,
+    follow: &[(SessionId, SessionId)],
+) -> BTreeMap<SessionId, usize> {
     let mut before: BTreeMap<SessionId, BTreeSet<SessionId>> = BTreeMap::new();
-    for (_, slot) in found {
-        let headers = slot.segments.iter().map(|segment| &segment.header);
-        for header in headers.clone() {
-            began.entry(header.session).or_insert(header.began.wall.unix);
-        }
-        for (first, second) in headers.clone().zip(headers.skip(1)) {
-            if first.session != second.session {
-                before.entry(second.session).or_default().insert(first.session);
-            }
-        }
+    for (first, second) in follow.iter().filter(|(first, second)| first != second) {
+        before.entry(*second).or_default().insert(*first);
     }
     let mut left: BTreeSet<_> = began.into_iter().map(|(session, at)| (at, session)).collect();
     let mut ordered = BTreeMap::new();

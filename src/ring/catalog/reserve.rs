@@ -23,15 +23,13 @@ impl CatalogState {
     pub fn reserve(&mut self, count: usize) -> Result<Vec<ReadySlot>, RingError> {
         let mut chosen = self.spare_slots(count).map_err(RingError::catalog("finding slots"))?;
         let mut evicted = Vec::new();
-        if chosen.len() < count {
-            let snapshot = self.slot_views().map_err(RingError::catalog("weighing slots"))?;
-            let wall = self.clock.now().wall;
-            let now = (wall.quality == ClockQuality::Trusted).then_some(wall.unix);
-            let need = count - chosen.len();
-            for (slot, reason) in eviction::plan(&snapshot, need, self.settings.on_full, now) {
-                info!(%slot, ?reason, "a slot is reused");
-                evicted.push(slot);
-            }
+        let mut to_be_kept = Vec::new();
+        if chosen.len() < count && self.rebuilding.is_some() {
+            // What may go is not known yet.
+            self.find_blank(count - chosen.len())?;
+            chosen = self.spare_slots(count).map_err(RingError::catalog("finding slots"))?;
+        } else if chosen.len() < count {
+            (evicted, to_be_kept) = self.choose_evicted(count - chosen.len())?;
             chosen.extend(&evicted);
         }
         if chosen.is_empty() {
@@ -42,21 +40,55 @@ impl CatalogState {
         let now_ms = self.clock.now().wall.unix.0;
         let delivers = self.settings.delivers;
         let ready = self.durably("reserving slots", |transaction| {
-            for slot in &evicted {
+            for slot in evicted.iter().chain(&to_be_kept) {
                 forget_slot(transaction, *slot, now_ms, delivers)?;
+            }
+            for slot in &to_be_kept {
+                let spare =
+                    "UPDATE slot SET state = 0, generation = generation + 1 WHERE slot = ?1";
+                transaction.execute(spare, [slot.0])?;
             }
             forget_old(transaction)?;
             chosen.iter().map(|slot| reserve_slot(transaction, *slot)).collect()
         })?;
+        for slot in to_be_kept {
+            self.slots.iter().for_each(|slots| {
+                let blank = slots.make_blank(slot);
+                blank.unwrap_or_else(|error| warn!(%slot, %error, "a slot is not made blank"));
+            });
+        }
         self.tell_ledgers();
         Ok(ready)
     }
 
+    /// The slots that go for `count` others, and those that go beside them, to be kept blank.
+    fn choose_evicted(&self, count: usize) -> Result<(Vec<SlotIndex>, Vec<SlotIndex>), RingError> {
+        let snapshot = self.slot_views().map_err(RingError::catalog("weighing slots"))?;
+        let wall = self.clock.now().wall;
+        let now = (wall.quality == ClockQuality::Trusted).then_some(wall.unix);
+        let kept_from = self.identity.kept_blank_from();
+        let (mut evicted, mut to_be_kept) = (Vec::new(), Vec::new());
+        for (slot, reason) in eviction::plan(&snapshot, snapshot.len(), self.settings.on_full, now)
+        {
+            if evicted.len() == count {
+                break;
+            }
+            info!(%slot, ?reason, "a slot is reused");
+            if slot < kept_from { evicted.push(slot) } else { to_be_kept.push(slot) }
+        }
+        Ok((evicted, to_be_kept))
+    }
+
+    /// Slots that may be written to. Those that are kept blank may be while the catalog is made anew.
     fn spare_slots(&self, count: usize) -> rusqlite::Result<Vec<SlotIndex>> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let kept_from = self.identity.kept_blank_from();
+        let below = if self.rebuilding.is_some() { u32::MAX } else { kept_from.0 };
         self.db
-            .prepare_cached("SELECT slot FROM slot WHERE state = 0 ORDER BY slot LIMIT ?1")?
-            .query_map(params![count], |row| Ok(SlotIndex(row.get(0)?)))?
+            .prepare_cached(
+                "SELECT slot FROM slot WHERE state = 0 AND slot < ?2 ORDER BY slot LIMIT ?1",
+            )?
+            .query_map(params![count, below], |row| Ok(SlotIndex(row.get(0)?)))?
             .collect()
     }
 
@@ -103,7 +135,8 @@ impl CatalogState {
                 };
                 Ok(SlotView {
                     slot,
-                    order: unsql(row.get(1)?),
+                    // What was found again is older than nothing: its age is negative.
+                    order: row.get::<_, i64>(1)?.cast_unsigned() ^ (1 << 63),
                     expires_at: expires.filter(|_| ages == Some(true)).map(UnixMillis),
                     content,
                     leased: leases.contains(&slot),

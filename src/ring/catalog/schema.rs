@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use crate::ring::RingError;
+use crate::ring::catalog::open::SlotState;
 use crate::ring::catalog::room::LOG_BYTES;
 use crate::ring::identity::RingIdentity;
 
@@ -178,6 +179,10 @@ CREATE INDEX gap_undated ON gap (boot_id) WHERE trusted = 0;
 CREATE INDEX gap_unended ON gap (until_boot_id) WHERE until_boot_id IS NOT NULL;
 CREATE INDEX decision_undated ON decision (boot_id) WHERE trusted = 0;
 CREATE INDEX push_undated ON push (boot_id) WHERE trusted = 0;
+", "
+-- What starting and reusing a slot look for must not be looked for in all slots.
+CREATE INDEX slot_state ON slot (state);
+CREATE INDEX slot_age ON slot (age);
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
@@ -219,17 +224,19 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-/// Each slot has its row.
+/// Each slot has its row. What a slot holds that had none is not known.
 fn fill_slots(db: &mut Connection, identity: &RingIdentity) -> rusqlite::Result<()> {
-    let transaction = db.transaction()?;
-    let known: u32 = transaction.query_row("SELECT count(*) FROM slot", [], |row| row.get(0))?;
-    if known < identity.slots {
-        let mut insert = transaction
-            .prepare("INSERT OR IGNORE INTO slot (slot, generation, state) VALUES (?1, 0, 0)")?;
-        for slot in 0..identity.slots {
-            insert.execute(params![slot])?;
-        }
+    let last: Option<u32> = db.query_row("SELECT max(slot) FROM slot", [], |row| row.get(0))?;
+    if last.is_some_and(|last| last + 1 >= identity.slots) {
+        return Ok(());
     }
+    let transaction = db.transaction()?;
+    transaction.execute(
+        "WITH RECURSIVE one (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM one
+         WHERE slot + 1 < ?1)
+         INSERT OR IGNORE INTO slot (slot, generation, state) SELECT slot, 0, ?2 FROM one",
+        params![identity.slots, SlotState::Unread as u8],
+    )?;
     transaction.commit()
 }
 

@@ -324,8 +324,11 @@ pub(super) mod tests {
         let identity = RingIdentity::plan(path, 32 << 20, 1 << 20).expect("fits");
         let settings = CatalogSettings { on_full: OnFull::OverwriteOldest, delivers: false };
         let leases = Arc::new(Leases::default());
-        CatalogState::open(path, Arc::new(identity), Arc::new(Still), settings, leases)
-            .expect("opens")
+        let state = CatalogState::open(path, Arc::new(identity), Arc::new(Still), settings, leases);
+        let state = state.expect("opens");
+        // Of a ring whose slots were all read, and are blank.
+        state.db.execute("UPDATE slot SET state = 0 WHERE state = 5", []).expect("read");
+        state
     }
 
     /// An outbox whose every event goes to one receiver.
