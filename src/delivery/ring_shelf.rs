@@ -159,7 +159,7 @@ impl Shelf for RingShelf {
 fn shelf_error(error: RingError) -> ShelfError {
     match error {
         RingError::Gone(_) => ShelfError::Gone,
-        RingError::Damaged { .. } => ShelfError::Damaged(Box::new(error)),
+        RingError::Damaged { .. } | RingError::Rotten(_) => ShelfError::Damaged(Box::new(error)),
         other => ShelfError::Failed(Box::new(other)),
     }
 }

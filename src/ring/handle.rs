@@ -156,6 +156,7 @@ impl Ring {
             if !state.holds_file(&record)? {
                 return Err(RingError::Gone(format!("a part of file {file}")));
             }
+            state.check_file(file)?;
             state.file_spans(file)
         })?;
         RingClip::open(self.slots.clone(), &found.spans, found.lease)
@@ -242,9 +243,8 @@ impl StillRing {
         let lock = lock(&*flash, path)?;
         let leases = Arc::new(Leases::default());
         let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
-        let mut state = open_catalog(path, &*flash, &identity, &clock, settings.catalog, &leases)?;
-        room::take_for_log(&*flash, path);
-        let recovered = state.recover(&*flash, path, &slots)?;
+        let (state, recovered) =
+            open_catalog(path, &*flash, &slots, &clock, settings.catalog, &leases)?;
         let sync_interval = settings.sync_interval;
         Ok((state, StillRing { slots, clock, sync_interval, recovered, lock }))
     }
@@ -313,37 +313,44 @@ impl RingThreads {
     }
 }
 
-/// Opens the catalog; one that is damaged is moved aside and made anew.
+/// Opens the catalog in `path` and recovers what a crash left; one that is damaged is moved aside and made
+/// anew.
 pub(super) fn open_catalog(
     path: &Path,
     flash: &dyn Flash,
-    identity: &Arc<RingIdentity>,
+    slots: &Slots,
     clock: &Arc<dyn Clock>,
     settings: CatalogSettings,
     leases: &Arc<Leases>,
-) -> Result<CatalogState, RingError> {
-    room::take_for_database(flash, path, identity);
-    let open =
-        || CatalogState::open(path, identity.clone(), clock.clone(), settings, leases.clone());
-    match open() {
-        Ok(state) => Ok(state),
+) -> Result<(CatalogState, Recovered), RingError> {
+    let open = || {
+        let identity = slots.identity.clone();
+        room::take_for_database(flash, path, &identity);
+        let state = CatalogState::open(path, identity, clock.clone(), settings, leases.clone())?;
+        room::take_for_log(flash, path);
+        Ok(state)
+    };
+    let mut state = match open() {
+        Ok(state) => state,
         // Written by a newer program: not damaged, only not ours to read.
-        Err(foreign @ RingError::Foreign { .. }) => Err(foreign),
+        Err(foreign @ RingError::Foreign { .. }) => return Err(foreign),
         // Whole, as far as anybody knows.
-        Err(passing) if is_passing(&passing) => Err(passing),
+        Err(passing) if is_passing(&passing) => return Err(passing),
         Err(problem) => {
-            warn!(%problem, cause = ?std::error::Error::source(&problem),
-                "state.db is damaged; it is moved aside and made anew from the slots");
-            for suffix in ["", "-wal", "-shm"] {
-                let from = path.join(format!("state.db{suffix}"));
-                if flash.exists(&from) {
-                    let to = path.join(format!("state.db.damaged{suffix}"));
-                    flash.rename(&from, &to).map_err(RingError::flash("moving state.db aside"))?;
-                }
-            }
-            room::take_for_database(flash, path, identity);
-            open()
+            set_aside(path, flash, &problem)?;
+            open()?
         }
+    };
+    match state.recover(flash, path, slots) {
+        // What the first look at its pages has not found.
+        Err(problem) if problem.is_damage_of_catalog() => {
+            state.close();
+            set_aside(path, flash, &problem)?;
+            let mut state = open()?;
+            let recovered = state.recover(flash, path, slots)?;
+            Ok((state, recovered))
+        }
+        recovered => Ok((state, recovered?)),
     }
 }
 
@@ -365,4 +372,18 @@ fn is_passing(problem: &RingError) -> bool {
                 | ReadOnly
         )
     })
+}
+
+/// Moves a damaged catalog aside.
+fn set_aside(path: &Path, flash: &dyn Flash, problem: &RingError) -> Result<(), RingError> {
+    warn!(%problem, cause = ?std::error::Error::source(problem),
+        "state.db is damaged; it is moved aside and made anew from the slots");
+    for suffix in ["", "-wal", "-shm"] {
+        let from = path.join(format!("state.db{suffix}"));
+        if flash.exists(&from) {
+            let to = path.join(format!("state.db.damaged{suffix}"));
+            flash.rename(&from, &to).map_err(RingError::flash("moving state.db aside"))?;
+        }
+    }
+    Ok(())
 }

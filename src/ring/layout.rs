@@ -32,6 +32,12 @@ const SEAL_UUID: [u8; 16] = *b"edgerec.seal...1";
 /// Size of a `uuid` box before its content.
 const UUID_BOX_BYTES: usize = 24;
 
+/// Where in a seal box its generation stands, and whether decoding can start, and where its sequence
+/// follows on what is the same for all fragments of a segment.
+const SEAL_LIFE_AT: std::ops::Range<usize> = UUID_BOX_BYTES + 21..UUID_BOX_BYTES + 29;
+const SEAL_KEY_AT: usize = UUID_BOX_BYTES + 29;
+const SEAL_START_BYTES: usize = UUID_BOX_BYTES + 50;
+
 /// Where something stands in the ring: which slot in which life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotPlace {
@@ -252,6 +258,31 @@ pub fn encode_seal(seal: &Seal, media_crc: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(UUID_BOX_BYTES + content.len() + 8);
     put_uuid_box(&mut out, SEAL_UUID, &content, media_crc);
     out
+}
+
+/// Whether a seal of this place, stream, session and segment begins in `bytes`, behind a size, be one
+/// bit of it wrong. What an earlier life of the slot left counts only where `after`, the last good
+/// sequence, shows that it is none.
+#[must_use]
+pub fn is_nearly_seal(bytes: &[u8], like: &Seal, after: Option<FragmentSequence>) -> bool {
+    let whole = encode_seal(like, 0);
+    let Some((expected, found)) = whole.get(4..SEAL_START_BYTES).zip(bytes.get(4..)) else {
+        return false;
+    };
+    let mut wrong = 0;
+    let mut life_is_ours = true;
+    for (at, (expected, found)) in (4..).zip(expected.iter().zip(found)) {
+        let bits = (expected ^ found).count_ones();
+        // Whether decoding can start here is not known.
+        if at != SEAL_KEY_AT {
+            wrong += bits;
+        }
+        life_is_ours &= bits == 0 || !SEAL_LIFE_AT.contains(&at);
+    }
+    let sequence = bytes
+        .get(SEAL_START_BYTES..SEAL_START_BYTES + 4)
+        .map(|bytes| FragmentSequence(u32::from_be_bytes(bytes.try_into().expect("four bytes"))));
+    wrong <= 1 && (life_is_ours || after.is_some_and(|after| sequence > Some(after)))
 }
 
 /// Reads a seal box without checking its checksum. The box must be whole.

@@ -41,7 +41,7 @@ pub mod writer;
 use std::path::PathBuf;
 
 use crate::domain::disk::DiskFault;
-use crate::domain::ids::SlotIndex;
+use crate::domain::ids::{FileId, SlotIndex};
 
 /// The ring cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,9 @@ pub enum RingError {
         /// What is wrong.
         what: &'static str,
     },
+    /// What the catalog says of a file is not what it said when the file was finished.
+    #[error("state.db is damaged where it tells of file {0}")]
+    Rotten(FileId),
     /// The media asked for is no longer, or never was, in the ring.
     #[error("the media is not in the ring: {0}")]
     Gone(String),
@@ -127,6 +130,31 @@ pub enum RingError {
 }
 
 impl RingError {
+    /// Whether a row of the catalog holds what was never written to it.
+    #[must_use]
+    pub fn is_bad_row(&self) -> bool {
+        use rusqlite::Error;
+        let RingError::Catalog { source, .. } = self else { return false };
+        matches!(
+            source,
+            Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::InvalidColumnType(..)
+                | Error::Utf8Error(..)
+        )
+    }
+
+    /// Whether the catalog is damaged. No failure of the flash is meant, which may pass.
+    #[must_use]
+    pub fn is_damage_of_catalog(&self) -> bool {
+        use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, Unknown};
+        let RingError::Catalog { source, .. } = self else { return false };
+        // Rows that contradict each other, or text that is none: SQLite says so of the statement.
+        let code = source.sqlite_error_code();
+        self.is_bad_row()
+            || matches!(code, Some(DatabaseCorrupt | NotADatabase | ConstraintViolation | Unknown))
+    }
+
     /// For `map_err`: a failed operation on the flash.
     pub(crate) fn flash(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RingError {
         move |source| RingError::Flash { what: what.into(), source }

@@ -41,12 +41,12 @@ impl Ring {
         let identity = Arc::new(RingIdentity::read(&*flash, path)?);
         let copy = copy_catalog(&*flash, path)?;
         let leases = Arc::new(Leases::default());
-        let slots = Slots::new(flash.clone(), path.to_owned(), identity.clone());
-        let mut state = open_catalog(copy.path(), &*flash, &identity, clock, settings, &leases)?;
-        let rebuilds = state.recover(&*flash, copy.path(), &slots)?.rebuilds;
+        let slots = Slots::new(flash.clone(), path.to_owned(), identity);
+        let (state, recovered) =
+            open_catalog(copy.path(), &*flash, &slots, clock, settings, &leases)?;
         let thread = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(thread)?;
-        if rebuilds {
+        if recovered.rebuilds {
             Rebuild::new(slots.clone(), Arc::default()).run(&catalog);
         }
         let ring = Some(Ring::without_writer(catalog, slots));

@@ -4,8 +4,11 @@
 //!
 //! The first pass notes which pieces of which sessions there are, and where: some 100 bytes for each
 //! slot. The second reads the pieces in the order in which they were written and has their fragments
-//! entered, a handful at a time. What is damaged is told and gone around: the files that it was in
-//! are made so that whoever reads them finds the damage.
+//! entered, a handful at a time. Heads and seals are read, and where a file begins or ends, or its slot
+//! does, all of the fragment: a seal is not believed there before it is proven.
+//!
+//! What is damaged is told and gone around: the files that it was in are made so that whoever reads them
+//! finds the damage. Where a power cut tore a write there is no seal, and a file just ends there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info};
 
-use crate::domain::ids::{FragmentSequence, SessionId, SlotGeneration, SlotIndex};
+use crate::domain::ids::{FragmentSequence, SessionId, SlotIndex};
 use crate::domain::limits::PAGE_BYTES;
 use crate::domain::time::UnixMillis;
 use crate::platform::flash::Open;
@@ -22,7 +25,7 @@ use crate::ring::catalog::Catalog;
 use crate::ring::catalog::durable::DurableFragment;
 use crate::ring::catalog::rebuild::{FoundAgain, is_blank};
 use crate::ring::catalog::recover::{READ_TRIES, segment_start, sessions_in_order};
-use crate::ring::layout::{SlotPlace, page_align};
+use crate::ring::layout::{Seal, SlotPlace, page_align};
 use crate::ring::scan::{Depth, FoundFragment, FoundSegment, Scanner, any_life};
 use crate::ring::slots::Slots;
 
@@ -38,6 +41,8 @@ pub struct Rebuild {
     pieces: Vec<Piece>,
     /// Slots in which something is wrong.
     damaged: BTreeSet<SlotIndex>,
+    /// Sessions that something was sealed of that is not among their pieces.
+    broken: BTreeSet<SessionId>,
     /// Slots whose content is not known at all, because it is damaged.
     lost: usize,
 }
@@ -51,7 +56,7 @@ struct Piece {
     session: SessionId,
     first: FragmentSequence,
     last: FragmentSequence,
-    /// What comes behind its last good fragment in the slot is not as it should be.
+    /// Behind its last good fragment in the slot something was sealed, and is damaged.
     torn: bool,
 }
 
@@ -59,7 +64,14 @@ impl Rebuild {
     /// One that ends early once `stop` is set.
     #[must_use]
     pub fn new(slots: Slots, stop: Arc<AtomicBool>) -> Self {
-        Rebuild { slots, stop, pieces: Vec::new(), damaged: BTreeSet::new(), lost: 0 }
+        Rebuild {
+            slots,
+            stop,
+            pieces: Vec::new(),
+            damaged: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            lost: 0,
+        }
     }
 
     /// Reads everything. What fails is told in the log, and begun anew at the next start.
@@ -128,63 +140,60 @@ impl Rebuild {
             last: FragmentSequence(0),
             torn: false,
         };
-        let read = || {
-            let mut pieces: Vec<Piece> = Vec::new();
-            let mut sessions = Vec::new();
-            let wrong = self.walk(from, &mut |step| {
-                match step {
-                    Step::Segment(segment) => {
-                        let header = &segment.header;
-                        sessions.push((header.session, header.began.wall.unix));
-                    }
-                    Step::Fragment { segment, fragment, behind_damage } => {
-                        let seal = &fragment.seal;
-                        match pieces.last_mut() {
-                            Some(piece) if piece.offset == segment.offset => {
-                                piece.last = seal.sequence;
-                            }
-                            before => {
-                                if let Some(before) = before {
-                                    before.torn |= behind_damage;
-                                }
-                                pieces.push(Piece {
-                                    place: seal.place,
-                                    offset: segment.offset,
-                                    session: seal.session,
-                                    first: seal.sequence,
-                                    last: seal.sequence,
-                                    torn: false,
-                                });
-                            }
-                        }
-                    }
-                }
-                Ok(true)
-            })?;
-            Ok((pieces, sessions, wrong))
-        };
-        let read = |_| read().map_err(|error: RingError| error);
-        let mut tried = (0..READ_TRIES).map(read);
-        let last = tried.find(Result::is_ok);
-        let Some(Ok((mut pieces, sessions, wrong))) = last else {
+        let mut tried = (0..READ_TRIES).map(|_| self.pieces_of(from));
+        let Some(Ok(Noted { mut pieces, sessions, wrong })) = tried.find(Result::is_ok) else {
             error!(%slot, "a slot cannot be read");
             self.lost += 1;
             return false;
         };
-        if pieces.is_empty() {
-            if is_blank(&self.slots, slot).unwrap_or(false) {
-                return true;
-            }
-            error!(%slot, ?wrong, "a slot is damaged: what it holds is not known");
-            self.lost += 1;
-            return false;
-        }
         began.extend(sessions);
-        if let (Some(last), Some(_)) = (pieces.last_mut(), wrong) {
-            last.torn = true;
+        if let Some(wrong) = wrong.filter(|wrong| wrong.sealed) {
+            match pieces.last_mut() {
+                Some(last) if wrong.session == Some(last.session) => last.torn = true,
+                _ => {
+                    error!(%slot, what = wrong.what, "a slot is damaged, and media in it is lost");
+                    self.lost += 1;
+                    self.broken.extend(wrong.session);
+                }
+            }
         }
+        let blank = pieces.is_empty() && is_blank(&self.slots, slot).unwrap_or(false);
         self.pieces.extend(pieces);
-        false
+        blank
+    }
+
+    fn pieces_of(&self, from: Piece) -> Result<Noted, RingError> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut sessions = Vec::new();
+        let wrong = self.walk(from, None, &mut |step| {
+            match step {
+                Step::Segment(segment) => {
+                    let header = &segment.header;
+                    sessions.push((header.session, header.began.wall.unix));
+                }
+                Step::Fragment { segment, fragment, behind_damage } => {
+                    let seal = &fragment.seal;
+                    match pieces.last_mut() {
+                        Some(piece) if piece.offset == segment.offset => piece.last = seal.sequence,
+                        before => {
+                            if let Some(before) = before {
+                                before.torn |= behind_damage;
+                            }
+                            pieces.push(Piece {
+                                place: seal.place,
+                                offset: segment.offset,
+                                session: seal.session,
+                                first: seal.sequence,
+                                last: seal.sequence,
+                                torn: false,
+                            });
+                        }
+                    }
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(Noted { pieces, sessions, wrong })
     }
 
     /// Has the fragments of a piece entered, up to where the next piece of the session begins.
@@ -198,21 +207,23 @@ impl Rebuild {
         let mut found = Vec::new();
         let mut start = None;
         let mut damaged = false;
+        let mut last = None;
         let until = next.map_or(u32::MAX, |next| next.first.0);
-        let walked = self.walk(piece, &mut |step| {
+        let walked = self.walk(piece, Some(piece.last), &mut |step| {
             match step {
                 Step::Segment(segment) if segment.offset == piece.offset => {
                     start = Some(Arc::new(segment_start(&segment.header)));
                 }
                 Step::Segment(_) => return Ok(false),
                 Step::Fragment { segment, fragment, behind_damage } => {
-                    damaged |= behind_damage;
                     let Some(start) = start.as_ref() else { return Ok(false) };
                     if fragment.seal.sequence.0 >= until {
                         return Ok(false);
                     }
-                    let leads = fragment.seal.sequence == piece.first;
-                    let offset = if leads { segment.media_offset } else { fragment.offset };
+                    damaged |= behind_damage;
+                    // The first good one begins where its segment does, whatever is damaged before it.
+                    let offset = last.map_or(segment.media_offset, |_| fragment.offset);
+                    last = Some(fragment.seal.sequence);
                     let fragment = Box::new(DurableFragment {
                         segment: start.clone(),
                         seal: fragment.seal.clone(),
@@ -228,16 +239,18 @@ impl Rebuild {
             }
             Ok(true)
         });
-        match walked {
-            Ok(_) => {}
+        let wrong = match walked {
+            Ok(wrong) => piece.torn || wrong.is_some_and(|wrong| wrong.sealed),
             Err(RingError::Flash { what, source }) => {
                 error!(%what, %source, "a slot cannot be read any more");
-                damaged = true;
+                true
             }
             Err(error) => return Err(error),
-        }
-        let misses = next.is_some_and(|next| next.first.0 > piece.last.0 + 1);
-        if misses && (piece.torn || self.lost > 0) {
+        };
+        // What was written anew after a failed sync is in the next piece, and misses nothing.
+        let misses = next.is_none_or(|next| last.is_none_or(|last| next.first.0 > last.0 + 1));
+        let elsewhere = self.broken.contains(&piece.session) || next.is_some() && self.lost > 0;
+        if misses && (wrong || elsewhere) {
             damaged = true;
             found.push(FoundAgain::BrokenOff(piece.place));
         }
@@ -248,19 +261,23 @@ impl Rebuild {
     }
 
     /// Gives what a slot holds from a segment on to `take`, in order, until that has enough, and goes
-    /// around what is damaged. Tells what is wrong at the end, if something is.
+    /// around what is damaged. Fragments that files may begin or end with are proven if the sequence of
+    /// the last one is given. Tells what is wrong at the end, if something is.
     fn walk(
         &self,
         from: Piece,
+        prove: Option<FragmentSequence>,
         take: &mut dyn FnMut(Step<'_>) -> Result<bool, RingError>,
-    ) -> Result<Option<&'static str>, RingError> {
+    ) -> Result<Option<Wrong>, RingError> {
         let Piece { mut place, mut offset, .. } = from;
         let slot_bytes = self.slots.identity.slot_bytes;
         let file = self.slots.open(place.slot, Open::Read)?;
-        let scanner = Scanner::new(&*file, slot_bytes, Depth::Seals);
+        let [scanner, prover] =
+            [Depth::Seals, Depth::Checksums].map(|depth| Scanner::new(&*file, slot_bytes, depth));
         let mut segment: Option<FoundSegment> = None;
-        let mut wrong = None;
+        let mut wrong: Option<(u64, &'static str)> = None;
         while offset < slot_bytes && !scanner.closes_at(offset) {
+            self.go_on()?;
             self.slots.way.give_way(HEADS_BYTES);
             if let Some(begun) = scanner.segment_start(offset, place) {
                 place.generation = begun.header.place.generation;
@@ -272,10 +289,19 @@ impl Rebuild {
                 continue;
             }
             let Some(current) = segment.as_mut() else {
-                wrong = Some("no valid segment start");
+                wrong = Some((offset, "no valid segment start"));
                 break;
             };
-            match scanner.fragment(offset, place, current) {
+            let read = scanner.fragment(offset, place, current).and_then(|fragment| {
+                match prove.is_some_and(|last| decides(current, &fragment, last)) {
+                    true => {
+                        self.slots.way.give_way(fragment.seal.media_bytes as usize);
+                        prover.fragment(offset, place, current)
+                    }
+                    false => Ok(fragment),
+                }
+            });
+            match read {
                 Ok(fragment) => {
                     offset = fragment.end;
                     let behind_damage = wrong.take().is_some();
@@ -288,15 +314,22 @@ impl Rebuild {
                     current.fragments = vec![fragment];
                 }
                 Err(what) => {
-                    wrong.get_or_insert(what);
+                    wrong.get_or_insert((offset, what));
                     offset = page_align(offset + 1);
                 }
             }
-            if place.generation != SlotGeneration(0) && self.stop.load(Ordering::Relaxed) {
-                return Err(RingError::Closed);
-            }
         }
-        match scanner.take_read_error() {
+        let wrong = wrong.map(|(from, what)| match &segment {
+            Some(segment) => {
+                let sealed = scanner.was_sealed(from, place, segment);
+                Wrong { what, sealed, session: Some(segment.header.session) }
+            }
+            None => {
+                let seal = scanner.any_seal(from, place.directory);
+                Wrong { what, sealed: seal.is_some(), session: seal.map(|seal| seal.session) }
+            }
+        });
+        match scanner.take_read_error().or_else(|| prover.take_read_error()) {
             None => Ok(wrong),
             Some(source) => {
                 Err(RingError::Flash { what: format!("reading slot {}", place.slot), source })
@@ -305,10 +338,38 @@ impl Rebuild {
     }
 }
 
+/// What the first pass notes of a slot.
+struct Noted {
+    pieces: Vec<Piece>,
+    sessions: Vec<(SessionId, UnixMillis)>,
+    wrong: Option<Wrong>,
+}
+
+/// What is wrong at the end of a slot.
+struct Wrong {
+    what: &'static str,
+    /// Something was sealed there.
+    sealed: bool,
+    /// Of which session.
+    session: Option<SessionId>,
+}
+
 /// Something in a slot.
 enum Step<'a> {
     Segment(&'a FoundSegment),
     Fragment { segment: &'a FoundSegment, fragment: &'a FoundFragment, behind_damage: bool },
+}
+
+/// Whether where files begin and end may hang on what the seal of a fragment says.
+fn decides(segment: &FoundSegment, fragment: &FoundFragment, last: FragmentSequence) -> bool {
+    let seal = &fragment.seal;
+    let files = |seal: &Seal| -> Vec<_> {
+        seal.recordings.iter().map(|one| (one.recording, one.formats)).collect()
+    };
+    let before = segment.fragments.last();
+    seal.sequence == last
+        || seal.recordings.iter().any(|recording| !recording.begins.is_empty())
+        || before.is_none_or(|before| files(&before.seal) != files(seal))
 }
 
 /// Says ten times how far it is.

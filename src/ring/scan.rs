@@ -5,12 +5,12 @@
 use std::cell::RefCell;
 use std::io;
 
-use crate::domain::ids::{SlotGeneration, SlotIndex};
+use crate::domain::ids::{DirectoryId, FragmentSequence, SlotGeneration, SlotIndex};
 use crate::domain::limits::{FRAGMENT_BYTES_TARGET, SAMPLE_BYTES_MAX};
 use crate::platform::flash::FlashFile;
 use crate::ring::layout::{
-    Seal, SegmentHeader, SlotPlace, decode_seal, decode_segment_start, page_align, seal_agrees,
-    stream_hash,
+    Seal, SealRecordings, SegmentHeader, SlotPlace, decode_seal, decode_segment_start,
+    is_nearly_seal, page_align, seal_agrees, stream_hash,
 };
 
 /// No fragment is larger: the target, one more sample, and generous headers.
@@ -19,6 +19,10 @@ const FRAGMENT_BYTES_MAX: u64 = (FRAGMENT_BYTES_TARGET + SAMPLE_BYTES_MAX + (1 <
 const SEGMENT_START_BYTES_MAX: u64 = 1 << 20;
 /// No seal is larger.
 const SEAL_BYTES_MAX: u64 = 4_096;
+
+/// Seals are searched in pieces of this size, which overlap by a seal or by the start of one.
+const SEAL_SEARCH_BYTES: u64 = 256 << 10;
+const SEAL_SEARCH_OVERLAP: u64 = 80;
 
 /// How much of a fragment is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +221,62 @@ impl<'a> Scanner<'a> {
         Ok(FoundFragment { offset, end, moof_bytes, seal })
     }
 
+    /// Whether something stands behind `offset` that was sealed as a fragment of `segment`, though it
+    /// is not good any more. Where a write was cut off there is no seal.
+    #[must_use]
+    pub fn was_sealed(&self, offset: u64, place: SlotPlace, segment: &FoundSegment) -> bool {
+        let last = segment.fragments.last().map(|last| last.seal.sequence);
+        let like = Seal {
+            place,
+            stream_hash: stream_hash(&segment.header.key),
+            session: segment.header.session,
+            segment_offset: u32::try_from(segment.offset).unwrap_or(u32::MAX),
+            sequence: FragmentSequence(0),
+            media_bytes: 0,
+            first_arrival: segment.header.began,
+            last_arrival: segment.header.began.boot,
+            media_start_ms: 0,
+            media_end_ms: 0,
+            key: false,
+            recordings: SealRecordings::new(),
+        };
+        let until = self.slot_bytes.min(offset + FRAGMENT_BYTES_MAX);
+        let mut at = offset;
+        while at + SEAL_SEARCH_OVERLAP < until {
+            let Some(bytes) = self.read(at, (until - at).min(SEAL_SEARCH_BYTES)) else { break };
+            let found = bytes.windows(SEAL_SEARCH_OVERLAP as usize).any(|window| {
+                (window[4..8] == *b"uuid" || window[8..12] == *b"edge")
+                    && is_nearly_seal(window, &like, last)
+            });
+            if found {
+                return true;
+            }
+            at += SEAL_SEARCH_BYTES - SEAL_SEARCH_OVERLAP;
+        }
+        false
+    }
+
+    /// The first seal behind `offset`, whatever it belongs to and whether or not its media is good.
+    #[must_use]
+    pub fn any_seal(&self, offset: u64, directory: DirectoryId) -> Option<Seal> {
+        let until = self.slot_bytes.min(offset + FRAGMENT_BYTES_MAX);
+        let mut at = offset;
+        while at + SEAL_BYTES_MAX < until {
+            let bytes = self.read(at, (until - at).min(SEAL_SEARCH_BYTES))?;
+            let sealed =
+                bytes.windows(24).enumerate().filter(|(_, window)| window[4..8] == *b"uuid");
+            for (place, window) in sealed {
+                let len = u32::from_be_bytes(window[..4].try_into().ok()?) as usize;
+                let seal = bytes.get(place..place.saturating_add(len)).and_then(decode_seal);
+                if let Some(seal) = seal.filter(|seal| seal.place.directory == directory) {
+                    return Some(seal);
+                }
+            }
+            at += SEAL_SEARCH_BYTES - SEAL_BYTES_MAX;
+        }
+        None
+    }
+
     /// Size and type of the box at `offset`, if it lies within the slot.
     fn box_at(&self, offset: u64) -> Option<(u64, [u8; 4])> {
         if offset.checked_add(8)? > self.slot_bytes {
@@ -250,6 +310,6 @@ impl<'a> Scanner<'a> {
 
 /// The place of a slot whose life is not known.
 #[must_use]
-pub fn any_life(directory: crate::domain::ids::DirectoryId, slot: SlotIndex) -> SlotPlace {
+pub fn any_life(directory: DirectoryId, slot: SlotIndex) -> SlotPlace {
     SlotPlace { directory, slot, generation: SlotGeneration(0) }
 }

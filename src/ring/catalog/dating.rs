@@ -17,11 +17,13 @@ use std::borrow::Cow;
 use rusqlite::{Connection, Transaction, params};
 use tracing::{error, info};
 
-use crate::domain::ids::BootId;
+use crate::domain::ids::{BootId, FileId};
 use crate::domain::time::{BootZero, Instant, Moment};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::durable::DurableEvent;
+use crate::ring::catalog::file_check::change_files;
+use crate::ring::catalog::rows::{sql, unsql};
 use crate::ring::fragment::SessionStart;
 
 /// Boots that are remembered, the newest.
@@ -29,13 +31,13 @@ const BOOTS_MAX: u32 = 128;
 /// Rows of a table that one transaction dates; sessions bring their segments along.
 const ROWS_AT_ONCE: u32 = 512;
 
+const FILES: &str = "SELECT file.id FROM file JOIN session ON session.id = file.session
+    JOIN boot USING (boot_id) WHERE file.trusted = 0 LIMIT ?1";
 /// Files begin and end in the boot of their session, or end as early as they can have.
-const FILES: &str = "UPDATE file SET start_ms = zero_ms + start_boot_ms, trusted = 1,
+const FILE: &str = "UPDATE file SET start_ms = zero_ms + start_boot_ms, trusted = 1,
     end_ms = CASE WHEN end_ms < zero_ms THEN zero_ms + start_boot_ms + end_ms - start_ms
         ELSE end_ms END
-    FROM session JOIN boot USING (boot_id) WHERE session.id = file.session AND file.id IN
-    (SELECT file.id FROM file JOIN session ON session.id = file.session JOIN boot USING (boot_id)
-     WHERE file.trusted = 0 LIMIT ?1)";
+    FROM session JOIN boot USING (boot_id) WHERE session.id = file.session AND file.id = ?1";
 const GAPS: &str = "UPDATE gap SET from_ms = zero_ms + boot_ms, trusted = 1,
     until_ms = zero_ms + boot_ms + until_ms - from_ms
     FROM boot WHERE boot.boot_id = gap.boot_id AND gap.id IN
@@ -163,7 +165,8 @@ impl CatalogState {
     /// The database fails; what is left is dated by the next call.
     pub(super) fn date_rows(&mut self) -> Result<(), RingError> {
         self.in_steps(date_sessions)?;
-        for text in [FILES, GAPS, GAP_ENDS, DECISIONS, PUSHES] {
+        self.in_steps(date_files)?;
+        for text in [GAPS, GAP_ENDS, DECISIONS, PUSHES] {
             self.in_steps(|transaction| transaction.prepare_cached(text)?.execute([ROWS_AT_ONCE]))?;
         }
         Ok(())
@@ -206,6 +209,19 @@ fn date_sessions(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
             transaction.prepare_cached(text)?.execute(params![session, zero_ms, behind_ms])?;
         }
     }
+    Ok(undated.len())
+}
+
+/// Files, whose checksums cover their dates.
+fn date_files(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
+    let undated: Vec<FileId> = transaction
+        .prepare_cached(FILES)?
+        .query_map([ROWS_AT_ONCE], |row| Ok(FileId(unsql(row.get(0)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    change_files(transaction, &undated, || {
+        let mut date = transaction.prepare_cached(FILE)?;
+        undated.iter().try_for_each(|file| date.execute([sql(file.0)]).map(drop))
+    })?;
     Ok(undated.len())
 }
 

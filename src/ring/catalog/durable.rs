@@ -12,6 +12,7 @@ use crate::domain::time::{Instant, Moment};
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::dating::Dates;
+use crate::ring::catalog::file_check::seal_file;
 use crate::ring::catalog::notices::Status;
 use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
@@ -380,6 +381,7 @@ impl Entry<'_> {
                  queue_number = (SELECT max(queue_number) + 1 FROM file) WHERE id = ?1",
             )?
             .execute(params![sql(open.id.0), state as u8, why])?;
+        seal_file(self.transaction, open.id)?;
         self.finished += usize::from(state != FileState::Recording);
         Ok(())
     }

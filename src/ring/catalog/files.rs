@@ -1,6 +1,7 @@
 //! Files as they are listed, and the steps of their delivery.
 
 use rusqlite::{OptionalExtension, Row, params};
+use tracing::error;
 
 use crate::domain::file_name::{FileNamePattern, untrusted_name};
 use crate::domain::files::FileFormat;
@@ -113,9 +114,12 @@ pub(super) const COLUMNS: &str = "file.id, stream.domain, stream.app, stream.str
     file.attempts, file.queue_number,
     (SELECT CASE json_extract(content, '$.task.family')
      WHEN 'Live' THEN CAST(json_extract(content, '$.task.id') AS TEXT)
-     ELSE json_extract(content, '$.task.name') END FROM recording WHERE id = file.recording),
-    (SELECT json_extract(content, '$.audio_only') FROM recording WHERE id = file.recording),
-    (SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording),
+     ELSE json_extract(content, '$.task.name') END
+     FROM recording WHERE id = file.recording AND json_valid(content)),
+    (SELECT json_extract(content, '$.audio_only')
+     FROM recording WHERE id = file.recording AND json_valid(content)),
+    (SELECT json_extract(content, '$.template')
+     FROM recording WHERE id = file.recording AND json_valid(content)),
     file.urgent FROM file JOIN stream ON stream.id = file.stream
     LEFT JOIN session ON session.id = file.session";
 
@@ -291,10 +295,17 @@ impl CatalogState {
     ) -> Result<Vec<FileRecord>, RingError> {
         let what = "listing files";
         let mut query = self.db.prepare_cached(text).map_err(RingError::catalog(what))?;
-        let mut records = query
-            .query_map(parameters, record)
-            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
-            .map_err(RingError::catalog(what))?;
+        let mut records = Vec::new();
+        for read in query.query_map(parameters, record).map_err(RingError::catalog(what))? {
+            match read.map_err(RingError::catalog(what)) {
+                Ok(record) => records.push(record),
+                // One bad row hides no other.
+                Err(problem) if problem.is_bad_row() => {
+                    error!(cause = ?std::error::Error::source(&problem), "a file's row is damaged");
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
         for record in records.iter_mut().filter(|record| record.state == FileState::Recording) {
             let mut growing = self.open_files.values();
             if let Some(open) = growing.find(|open| open.id == record.id) {

@@ -12,6 +12,7 @@ mod dating;
 pub mod durable;
 mod endings;
 pub mod figures;
+mod file_check;
 pub mod files;
 pub mod forecast;
 pub mod history;

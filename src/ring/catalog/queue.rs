@@ -60,7 +60,8 @@ impl CatalogState {
             Admitted::Templates(names) => {
                 let names = serde_json::to_string(names).expect("plain text");
                 numbers.push(Box::new(names));
-                "(SELECT json_extract(content, '$.template') FROM recording WHERE id = file.recording)
+                "(SELECT json_extract(content, '$.template') FROM recording
+                 WHERE id = file.recording AND json_valid(content))
                  IN (SELECT value FROM json_each(?5))"
             }
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -190,6 +190,11 @@ impl CatalogState {
         let mut newest: BTreeMap<StreamKey, ResumableSlot> = BTreeMap::new();
         let mut closed = Vec::new();
         for (slot, found) in found {
+            if let Some(place) = self.known_behind(slot, found.end)? {
+                error!(%slot, "media in a slot is damaged; what is behind it is kept");
+                closed.push(place);
+                continue;
+            }
             let last = found.segments.last();
             let Some((key, generation)) =
                 last.map(|last| last.header.key.clone()).zip(found.generation)
@@ -209,6 +214,23 @@ impl CatalogState {
         self.replay(closed.into_iter().map(DurableEvent::SlotClosed).collect())?;
         recovered.resumable = newest.into_values().collect();
         Ok(recovered)
+    }
+
+    /// The place of a slot that finished files have media in behind `end`: it is not written to.
+    fn known_behind(&self, slot: SlotIndex, end: u64) -> Result<Option<SlotPlace>, RingError> {
+        let known = self
+            .db
+            .prepare_cached(
+                "SELECT generation FROM slot WHERE slot = ?1 AND EXISTS (SELECT 1 FROM span WHERE
+                 span.slot = slot.slot AND span.generation = slot.generation AND end > ?2)",
+            )
+            .and_then(|mut query| {
+                query.query_row(params![slot.0, sql(end)], |row| row.get(0)).optional()
+            })
+            .map_err(RingError::catalog("looking for media behind damage"))?;
+        let directory = self.identity.directory;
+        let place = |known| SlotPlace { directory, slot, generation: SlotGeneration(unsql(known)) };
+        Ok(known.map(place))
     }
 
     /// A slot without anything good: reserved again if it was, spare if not.

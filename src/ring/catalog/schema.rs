@@ -183,6 +183,8 @@ CREATE INDEX push_undated ON push (boot_id) WHERE trusted = 0;
 -- What starting and reusing a slot look for must not be looked for in all slots.
 CREATE INDEX slot_state ON slot (state);
 CREATE INDEX slot_age ON slot (age);
+-- CRC32C of what is said of a finished file.
+ALTER TABLE file ADD COLUMN crc INTEGER;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use tracing::info;
 
 use crate::domain::files::FileFormat;
@@ -12,6 +12,7 @@ use crate::domain::media_terms::MediaTerms;
 use crate::domain::time::UnixMillis;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
+use crate::ring::catalog::file_check::change_files;
 use crate::ring::catalog::files::stream_key;
 use crate::ring::catalog::open::RecordingContent;
 use crate::ring::catalog::rows::{sql, unsql};
@@ -58,28 +59,7 @@ impl CatalogState {
             return Ok(true);
         }
         info!(stream = %key, rule = content.rule, "what was recorded is taken to be by this rule");
-        self.durably(what, |transaction| {
-            let text = serde_json::to_string(&content).expect("plain fields");
-            transaction.execute(
-                "UPDATE recording SET content = ?2 WHERE id = ?1",
-                params![recording, text],
-            )?;
-            FileFormat::ALL.into_iter().try_for_each(|format| {
-                let Some(plan) = content.plan(format) else { return Ok(()) };
-                transaction
-                    .execute(
-                        "UPDATE file SET name_pattern = ?3, storage_s = ?4
-                         WHERE recording = ?1 AND format = ?2 AND name IS NULL",
-                        params![
-                            recording,
-                            format as u8,
-                            plan.name_pattern,
-                            sql(plan.storage_time_s)
-                        ],
-                    )
-                    .map(drop)
-            })
-        })?;
+        self.durably(what, |transaction| put_under(transaction, recording, &content))?;
         Ok(true)
     }
 
@@ -113,6 +93,32 @@ impl CatalogState {
             None => terms,
         })
     }
+}
+
+/// Gives a recording its content, and its files that have no name yet what that says of them.
+fn put_under(
+    transaction: &Transaction<'_>,
+    recording: i64,
+    content: &RecordingContent,
+) -> rusqlite::Result<()> {
+    let files: Vec<FileId> = transaction
+        .prepare_cached("SELECT id FROM file WHERE recording = ?1")?
+        .query_map([recording], |row| Ok(FileId(unsql(row.get(0)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    change_files(transaction, &files, || {
+        let text = serde_json::to_string(content).expect("plain fields");
+        transaction
+            .execute("UPDATE recording SET content = ?2 WHERE id = ?1", params![recording, text])?;
+        for format in FileFormat::ALL {
+            let Some(plan) = content.plan(format) else { continue };
+            transaction.execute(
+                "UPDATE file SET name_pattern = ?3, storage_s = ?4
+                 WHERE recording = ?1 AND format = ?2 AND name IS NULL",
+                params![recording, format as u8, plan.name_pattern, sql(plan.storage_time_s)],
+            )?;
+        }
+        Ok(())
+    })
 }
 
 /// Format, StorageTime, end, whether that can be believed, and the recording's content.
