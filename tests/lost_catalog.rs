@@ -139,10 +139,10 @@ fn record_live(ring: &Arc<Ring>, number: u64) {
 }
 
 /// All media of the newest files of a stream can be read and is what was sealed.
-fn read_whole(ring: &Ring, wanted: &str) {
+fn read_whole(ring: &Ring, wanted: &str, newest: usize) {
     let files = ring.catalog.call_blocking(|state| state.files()).expect("listed");
     let files = files.iter().rev().filter(|file| file.key.stream() == wanted);
-    for file in files.take(20) {
+    for file in files.take(newest) {
         let clip = Arc::new(ring.open_whole_file_clip(file.id).expect("all there"));
         let rendering = edgerec::media::render::open(file.format, clip).expect("opens");
         for (index, object) in rendering.objects().iter().enumerate() {
@@ -177,6 +177,53 @@ fn recording_begins_after_a_few_reads_however_large_the_ring_is() {
 }
 
 #[test]
+fn an_ordinary_start_reads_as_little_of_a_large_ring() {
+    let long = std::env::var_os("EDGEREC_LONG").is_some();
+    let sizes = if long { [1_000, 100_000] } else { [200, 2_000] };
+    let reads = sizes.map(|slots| {
+        let dir = scratch();
+        format(dir.path(), slots);
+        let flash = WatchedFlash::default();
+        let start = || {
+            let clock = Arc::new(SystemClock::new());
+            StillRing::open(&settings(dir.path()), Arc::new(flash.clone()), clock).expect("opens")
+        };
+        drop(start());
+        let path = dir.path().join("state.db");
+        // As if each slot had been filled with a session and a file of its own.
+        let db = rusqlite::Connection::open(&path).expect("there");
+        db.execute_batch(
+            "BEGIN;
+             UPDATE slot SET state = 3, generation = 1, age = slot + 1;
+             INSERT INTO stream VALUES (1, 'd', 'live', 'then');
+             INSERT INTO session SELECT slot + 1000, 1, zeroblob(16), 0, slot * 10000, 1, 'rtmp', '',
+                 slot * 10000 + 9000, 'finished' FROM slot;
+             INSERT INTO segment SELECT slot, 0, 1, slot + 1000, 4096, 500000, 0, slot * 10000,
+                 slot * 10000 + 9000 FROM slot;
+             INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
+                 start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
+                 name_pattern, queue_number) SELECT slot + 1000, slot + 1000, 1, slot + 1000, 0, 1, 0,
+                 0, slot * 10000, 1, slot * 10000 + 9000, 0, 9000, 0, '', slot FROM slot;
+             INSERT INTO span SELECT slot + 1000, 0, slot, 1, 0, 4096, 500000, 0 FROM slot;
+             COMMIT;",
+        )
+        .expect("filled");
+        drop(db);
+        let before = flash.reads();
+        let began = std::time::Instant::now();
+        let (mut state, _still) = start();
+        let opened = began.elapsed();
+        assert_eq!(state.reserve(4).expect("answered").len(), 4, "slots to record to");
+        let reads = flash.reads() - before;
+        let bytes = fs::metadata(&path).expect("there").len();
+        let reserved = began.elapsed();
+        println!("{slots} slots: {reads} reads, {opened:?}, {reserved:?} with slots, {bytes} bytes");
+        reads
+    });
+    assert!(reads[1] <= reads[0], "{reads:?} reads for {sizes:?} slots");
+}
+
+#[test]
 fn what_the_slots_hold_is_found_while_recording_goes_on_and_after_a_power_cut_in_between() {
     const SLOTS: u32 = 300;
     let pattern = Pattern::record();
@@ -207,16 +254,16 @@ fn what_the_slots_hold_is_found_while_recording_goes_on_and_after_a_power_cut_in
     flash.let_read(None);
     wait_until(SOON, "all old files are there", || finished(&ring) == (old, 1));
     assert_eq!(unread(&ring), 0);
-    read_whole(&ring, "then");
-    read_whole(&ring, "now");
+    read_whole(&ring, "then", old - 40);
+    read_whole(&ring, "now", 1);
     threads.close(&ring);
 
     let (ring, threads) = open(cut.path());
     record_live(&ring, 2);
     wait_until(SOON, "all old files are there", || finished(&ring) == (old, 2));
     assert_eq!(unread(&ring), 0);
-    read_whole(&ring, "then");
-    read_whole(&ring, "now");
+    read_whole(&ring, "then", old - 40);
+    read_whole(&ring, "now", 1);
     threads.close(&ring);
     let (ring, threads) = open(cut.path());
     assert_eq!((finished(&ring), unread(&ring)), ((old, 2), 0), "and stay there");

@@ -39,6 +39,8 @@ pub struct Rebuild {
     slots: Slots,
     stop: Arc<AtomicBool>,
     pieces: Vec<Piece>,
+    /// What was found and is not entered yet.
+    found: Vec<FoundAgain>,
     /// Slots in which something is wrong.
     damaged: BTreeSet<SlotIndex>,
     /// Sessions that something was sealed of that is not among their pieces.
@@ -68,6 +70,7 @@ impl Rebuild {
             slots,
             stop,
             pieces: Vec::new(),
+            found: Vec::new(),
             damaged: BTreeSet::new(),
             broken: BTreeSet::new(),
             lost: 0,
@@ -115,6 +118,8 @@ impl Rebuild {
             let next = pieces.get(nth + 1).filter(|next| next.session == piece.session);
             self.enter(catalog, *piece, next, nth as u64)?;
         }
+        let found = std::mem::take(&mut self.found);
+        catalog.call_blocking(move |state| state.enter_found(found))?;
         let (damaged, lost) = (self.damaged.len(), self.lost);
         if damaged + lost > 0 {
             error!(damaged, lost, "slots are damaged; files with media in them are not delivered");
@@ -132,6 +137,9 @@ impl Rebuild {
         slot: SlotIndex,
         began: &mut BTreeMap<SessionId, UnixMillis>,
     ) -> bool {
+        if is_blank(&self.slots, slot).unwrap_or(false) {
+            return true;
+        }
         let from = Piece {
             place: any_life(self.slots.identity.directory, slot),
             offset: 0,
@@ -157,9 +165,8 @@ impl Rebuild {
                 }
             }
         }
-        let blank = pieces.is_empty() && is_blank(&self.slots, slot).unwrap_or(false);
         self.pieces.extend(pieces);
-        blank
+        false
     }
 
     fn pieces_of(&self, from: Piece) -> Result<Noted, RingError> {
@@ -204,7 +211,7 @@ impl Rebuild {
         next: Option<&Piece>,
         order: u64,
     ) -> Result<(), RingError> {
-        let mut found = Vec::new();
+        let mut found = std::mem::take(&mut self.found);
         let mut start = None;
         let mut damaged = false;
         let mut last = None;
@@ -257,7 +264,8 @@ impl Rebuild {
         if damaged && self.damaged.insert(piece.place.slot) {
             error!(slot = %piece.place.slot, session = %piece.session, "media in a slot is damaged");
         }
-        catalog.call_blocking(move |state| state.enter_found(found))
+        self.found = found;
+        Ok(())
     }
 
     /// Gives what a slot holds from a segment on to `take`, in order, until that has enough, and goes
