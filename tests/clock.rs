@@ -19,7 +19,7 @@ use support::wait::wait_for;
 const SOON: Duration = Duration::from_secs(40);
 const SHORT: Clip =
     Clip { seconds: 3, fps: 25, gop: 25, b_frames: 0, video_kbps: 200, audio: false };
-const LONG: Clip = Clip { seconds: 20, ..SHORT };
+const LONG: Clip = Clip { seconds: 14, ..SHORT };
 const YEAR_MS: i64 = 365 * 86_400_000;
 
 fn unix_ms() -> i64 {
@@ -47,8 +47,7 @@ impl Rig {
         let mut edge =
             plan.ring(&ring).env("EDGEREC_PLANT_CLOCK", &off.to_string_lossy()).prepare();
         edge.cli_ok(&["format"]);
-        let rig_off = off.clone();
-        set_clock(&rig_off, off_ms);
+        set_clock(&off, off_ms);
         edge.start_again();
         Rig { edge, off, _ring: scratch }
     }
@@ -164,7 +163,8 @@ fn steps_of_a_year_while_it_records_cut_nothing_and_delete_nothing() {
     rig.file("before", |row| row["state"] == "delivered" && row["format"] == "flv");
     let log = rig.edge.dir().join("push.log");
     let mut push = push_file(&LONG.flv(), &rig.edge.push_url("cam"), Pace::Real, &log);
-    for (off_ms, after_ms) in [(YEAR_MS, 4_000), (-YEAR_MS / 4, 8_000), (0, 12_000)] {
+    // To the end of the stream it is wrong.
+    for (off_ms, after_ms) in [(YEAR_MS, 3_000), (0, 6_000), (-YEAR_MS / 4, 9_000)] {
         rig.file("cam", |row| ms(row, "duration_ms") > after_ms);
         rig.set(off_ms);
     }
@@ -173,9 +173,10 @@ fn steps_of_a_year_while_it_records_cut_nothing_and_delete_nothing() {
         let is_there = |row: &Value| row["state"] == "delivered" && row["format"] == format;
         let file = rig.file("cam", is_there);
         assert_within(&file, began_ms, unix_ms());
-        assert!(ms(&file, "duration_ms") > 19_000, "{file}");
+        assert!(ms(&file, "duration_ms") > 13_500, "{file}");
         rig.file("before", is_there);
     }
+    rig.set(0);
     assert_eq!(rig.edge.ls().len(), 4, "{:#?}", rig.edge.ls());
     rig.edge.terminate(SOON);
     let db = rusqlite::Connection::open(rig.edge.ring().join("state.db")).expect("there");
