@@ -482,7 +482,13 @@ mod tests {
             generation: SlotGeneration(1),
         };
         state.apply(vec![DurableEvent::SlotClosed(place)]).expect("entered");
-        state.db.execute("UPDATE file SET storage_s = 10", []).expect("written");
+        let ids = ["SELECT min(id) FROM file", "SELECT max(id) FROM file"].map(|text| {
+            FileId(unsql(state.db.query_row(text, [], |row| row.get(0)).expect("two files")))
+        });
+        let change = |state: &CatalogState, text: &str| {
+            change_files(&state.db, &ids, || state.db.execute_batch(text)).expect("written");
+        };
+        change(&state, "UPDATE file SET storage_s = 10");
         let expires = |state: &CatalogState| state.slot_views().expect("weighed")[0].expires_at;
         assert_eq!(expires(&state), None, "nothing ages on a clock that is not set");
         // What is durable of the dating: when the boot began, and one of the files.
@@ -491,13 +497,14 @@ mod tests {
              UPDATE file SET start_ms = start_ms + {ZERO_MS}, end_ms = end_ms + {ZERO_MS},
              trusted = 1 WHERE start_boot_ms = 1000"
         );
-        state.db.execute_batch(&cut).expect("written");
+        change(&state, &cut);
         drop(state);
 
         let mut state = open(dir.path(), &hand(SECOND, blind(50)));
         for _ in 0..2 {
             state.date_rows().expect("dated");
             assert_dated(&state);
+            ids.iter().for_each(|file| state.check_file(*file).expect("its checksum holds"));
             assert_eq!(expires(&state), Some(UnixMillis(ZERO_MS + 3_400 + 10_000)));
         }
         // The seals of that boot, found again as recovery finds them, still have the times of before.
