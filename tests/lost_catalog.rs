@@ -199,7 +199,7 @@ fn an_ordinary_start_reads_as_little_of_a_large_ring() {
              INSERT INTO session SELECT slot + 1000, 1, zeroblob(16), 0, slot * 10000, 1, 'rtmp', '',
                  slot * 10000 + 9000, 'finished' FROM slot;
              INSERT INTO segment SELECT slot, 0, 1, slot + 1000, 4096, 500000, 0, slot * 10000,
-                 slot * 10000 + 9000 FROM slot;
+                 slot * 10000 + 9000, NULL FROM slot;
              INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
                  start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
                  name_pattern, queue_number) SELECT slot + 1000, slot + 1000, 1, slot + 1000, 0, 1, 0,
