@@ -156,6 +156,29 @@ fn a_rule_set_reaches_all_boxes_in_steps_and_their_own_rules_stay() {
 }
 
 #[test]
+fn streams_that_may_run_on_under_old_rules_are_not_restarted_by_the_last_step() {
+    let mut scene = Scene::new(1);
+    let _pusher = scene.push(1);
+    let mut new = rules(11, "new");
+    new["apply"] = json!({"mode": "next_start"});
+    let file = scene.desk.file("new.json", &new);
+    let mut rollout = scene.rollout(&file, &["--hold", "1"]);
+    assert!(rollout.end_within(WITHIN).success(), "{}", rollout.log_tail());
+    scene.applied(1, "fleet", 11);
+    scene.applied(1, "box", 2);
+    assert_eq!(scene.decided(1, "other"), ("new".to_owned(), "fleet".to_owned()));
+    let topic = "edgerec/v1/venue/box/box-01/state";
+    let waits = |state: &Value| {
+        let cam = &state["streams"][0];
+        cam["stale"] == true
+            && cam["restart"] == "next_start"
+            && state["rules"]["box"]["applied"] == 2
+    };
+    scene.operator.hear(SOON, topic, "the stream waits for its next start", waits);
+    assert_eq!(scene.boxes[0].ls().len(), 1, "{:#?}", scene.boxes[0].ls());
+}
+
+#[test]
 fn a_box_that_refuses_has_everything_taken_back() {
     let mut scene = Scene::new(2);
     // The third takes only what is signed, and the rollout is not.
@@ -277,7 +300,8 @@ fn a_canary_whose_camera_fails_goes_back_while_the_rollout_is_dead() {
     let nowhere = format!("rtsp://{}/endless", free_addr());
     let file = scene.desk.file("new.json", &with_camera(11, &nowhere));
     let mut killed = scene.rollout(&file, &["--hold", "600"]);
-    scene.applied(1, "box", 1);
+    // Before it can see that they fail, which takes half a second.
+    scene.operator.kept("edgerec/v1/venue/box/box-01/config");
     killed.kill();
     let back = |state: &Value| {
         let of_box = &state["rules"]["box"];

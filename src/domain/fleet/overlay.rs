@@ -23,6 +23,17 @@ pub fn content(set: &Value) -> Value {
     content
 }
 
+/// The content of `set`; live sessions take it as `how` says.
+#[must_use]
+pub fn applied_as(set: &Value, how: &Value) -> Value {
+    let mut set = content(set);
+    if let Some(members) = set.as_object_mut() {
+        members.remove("apply");
+        members.extend(how.get("apply").map(|apply| ("apply".to_owned(), apply.clone())));
+    }
+    set
+}
+
 /// The content of `above` over that of `below`; live sessions take it as `below` says.
 #[must_use]
 pub fn overlaid(below: &Value, above: &Value) -> Value {
@@ -115,6 +126,14 @@ mod tests {
             let (now, then) = (now.resolve(&key), then.resolve(&key));
             assert!(now.same_content(&then), "{stream}: {now:?} and then {then:?}");
         }
+    }
+
+    #[test]
+    fn a_set_is_taken_as_another_one_says() {
+        let own = json!({"revision": 3, "rules": [], "apply": {"mode": "restart"}});
+        let how = json!({"apply": {"mode": "next_start"}});
+        assert_eq!(applied_as(&own, &how), json!({"rules": [], "apply": {"mode": "next_start"}}));
+        assert_eq!(applied_as(&own, &nothing()), json!({"rules": []}));
     }
 
     #[test]

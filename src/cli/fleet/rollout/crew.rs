@@ -11,7 +11,7 @@ use crate::cli::fleet::rollout::tell::Teller;
 use crate::cli::fleet::rollout::{note, staged};
 use crate::cli::fleet::scene::Scene;
 use crate::cli::outcome::Failure;
-use crate::domain::fleet::overlay::{content, nothing};
+use crate::domain::fleet::overlay::{applied_as, content, nothing};
 use crate::domain::fleet::rollout::{Standing, standing};
 
 /// Boxes are looked at this often.
@@ -152,7 +152,9 @@ impl Crew<'_> {
     /// The boxes that were first get back what they had for themselves.
     async fn clear(&mut self) -> Result<(), Failure> {
         let first = self.book.groups.concat();
-        self.give_back(&first).await?;
+        // Their sessions took the fleet's rules as those say, and know them already.
+        let how = self.book.wanted.clone();
+        self.give_back(&first, &how).await?;
         let watched = self.on_box_layer(&first);
         let verdict = self.wait(&watched, &[], Duration::ZERO, Away::MayStay).await?;
         self.file.remove()?;
@@ -185,7 +187,8 @@ impl Crew<'_> {
             let before = self.book.before.as_ref().map_or_else(nothing, content);
             self.publish(None, &before).await?;
         }
-        self.give_back(&first).await?;
+        // At once: what they try is bad.
+        self.give_back(&first, &nothing()).await?;
         let watched = self.on_box_layer(&first);
         let verdict = self.wait(&watched, &[], Duration::ZERO, Away::MayStay).await?;
         self.file.remove()?;
@@ -197,9 +200,10 @@ impl Crew<'_> {
         self.teller.event(&words, &json!({"event": "taken_back", "why": why, "still": still}))
     }
 
-    async fn give_back(&mut self, first: &[Member]) -> Result<(), Failure> {
+    /// Boxes get what they had for themselves; live sessions take it as `how` says.
+    async fn give_back(&mut self, first: &[Member], how: &Value) -> Result<(), Failure> {
         for member in first {
-            let own = member.own.as_ref().map_or_else(nothing, content);
+            let own = applied_as(&member.own.clone().unwrap_or_else(nothing), how);
             // What somebody else has published meanwhile stays.
             if self.is_ours(member) {
                 self.publish(Some(&member.id), &own).await?;
