@@ -29,6 +29,8 @@ use crate::ring::layout::{Seal, SlotPlace, page_align};
 use crate::ring::scan::{Depth, FoundFragment, FoundSegment, Scanner, any_life};
 use crate::ring::slots::Slots;
 
+/// To read so many slots takes a while.
+const SLOW_SLOTS: usize = 500;
 /// So much is handed to the catalog at once: nobody waits long behind it.
 const HANDFUL: usize = 32;
 /// What reading the heads of a fragment and its seal moves.
@@ -381,8 +383,9 @@ fn decides(segment: &FoundSegment, fragment: &FoundFragment, last: FragmentSeque
 }
 
 /// Says ten times how far it is.
+/// Says how far it is, where that takes a while.
 fn tell_progress(what: &str, done: usize, of: usize) {
-    if done.is_multiple_of((of / 10).max(1)) {
+    if of >= SLOW_SLOTS && done.is_multiple_of((of / 10).max(1)) {
         info!(done, of, "the catalog is being made anew: slots {what}");
     }
 }
