@@ -1,7 +1,7 @@
 //! A real mosquitto on a free port of the loopback, to be killed and started again.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -58,20 +58,43 @@ impl Broker {
     #[track_caller]
     pub fn in_dir_at(dir: TempDir, host: &str, settings: &str) -> Broker {
         let host: IpAddr = host.parse().expect("an address");
-        let free = TcpListener::bind((host, 0)).expect("a free port");
-        let addr = free.local_addr().expect("bound");
-        drop(free);
-        let folder = dir.path().to_string_lossy();
-        let config = format!(
-            "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\npersistence_location {folder}/\n\
-             listener {} {host}\n{}",
-            addr.port(),
-            settings.replace("{dir}", &folder)
-        );
-        fs::write(dir.path().join("mosquitto.conf"), config).expect("written");
-        let mut broker = Broker { addr, dir, process: None };
-        broker.start_again();
+        let settings = settings.replace("{dir}", &dir.path().to_string_lossy());
+        let mut broker = Broker { addr: SocketAddr::new(host, 0), dir, process: None };
+        // Another test may take the port that was free.
+        while !broker.is_started() {
+            let free = TcpListener::bind((host, 0)).expect("a free port");
+            broker.addr = free.local_addr().expect("bound");
+            let config = format!(
+                "per_listener_settings true\nuser root\nlog_dest stderr\nlog_type all\n\
+                 persistence_location {}/\nlistener {} {host}\n{settings}",
+                broker.dir.path().display(),
+                broker.addr.port(),
+            );
+            fs::write(broker.dir.path().join("mosquitto.conf"), config).expect("written");
+            drop(free);
+            broker.launch();
+        }
         broker
+    }
+
+    /// Starts it, and waits until it listens or has ended.
+    #[track_caller]
+    fn launch(&mut self) {
+        let mut command = Command::new(tool("mosquitto"));
+        command.arg("-c").arg(self.dir.path().join("mosquitto.conf"));
+        let before = self.runs();
+        let process = Process::start(&command, "mosquitto", &self.log_path(), Stdout::Log);
+        self.process = Some(process);
+        wait_until(SOON, "the broker listens", || self.runs() > before || !self.is_started());
+    }
+
+    /// How often it has come to run. It says so once it has its port.
+    fn runs(&self) -> usize {
+        self.log().lines().filter(|line| line.ends_with(" running")).count()
+    }
+
+    fn is_started(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
     }
 
     /// Adds a line of configuration for the next start.
@@ -84,11 +107,8 @@ impl Broker {
     /// Starts it again on the same port.
     #[track_caller]
     pub fn start_again(&mut self) {
-        let mut command = Command::new(tool("mosquitto"));
-        command.arg("-c").arg(self.dir.path().join("mosquitto.conf"));
-        let process = Process::start(&command, "mosquitto", &self.log_path(), Stdout::Log);
-        self.process = Some(process);
-        wait_until(SOON, "the broker listens", || TcpStream::connect(self.addr).is_ok());
+        self.launch();
+        assert!(self.is_started(), "{}", self.log());
     }
 
     /// Ends it at once.
