@@ -203,8 +203,7 @@ mod tests {
         Sample { track: TrackId(track), dts, pts: dts, key, data: Bytes::from_static(&[0; 8]) }
     }
 
-    #[test]
-    fn sound_that_comes_just_before_each_key_frame_is_in_its_fragment() {
+    fn video_and_audio() -> [Track; 2] {
         let track = |id, codec, shape| Track {
             id: TrackId(id),
             codec,
@@ -212,8 +211,15 @@ mod tests {
             config: Bytes::new(),
             shape,
         };
-        let video = track(1, Codec::H264, Shape::Video { width: 64, height: 36 });
-        let audio = track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 });
+        [
+            track(1, Codec::H264, Shape::Video { width: 64, height: 36 }),
+            track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 }),
+        ]
+    }
+
+    #[test]
+    fn sound_that_comes_just_before_each_key_frame_is_in_its_fragment() {
+        let [video, audio] = video_and_audio();
         let mut open = fragmenter(vec![video.clone(), audio.clone()]);
         let (mut cuts, mut keys) = (0, 0);
         let mut cut = |fragment: Option<Box<Fragment>>| {
@@ -237,15 +243,7 @@ mod tests {
 
     #[test]
     fn pictures_before_a_key_frame_are_in_no_fragment_that_begins_with_one() {
-        let track = |id, codec, shape| Track {
-            id: TrackId(id),
-            codec,
-            timescale: 1_000,
-            config: Bytes::new(),
-            shape,
-        };
-        let video = track(1, Codec::H264, Shape::Video { width: 64, height: 36 });
-        let audio = track(2, Codec::Aac, Shape::Audio { sample_rate: 48_000, channels: 1 });
+        let [video, audio] = video_and_audio();
         let mut open = fragmenter(vec![video.clone(), audio.clone()]);
         for (ms, track, key) in [(0, &audio, true), (1, &video, false)] {
             open.add(sample(track.id.0, 0, key), track, at(ms), 0, 1, SealRecordings::new);
