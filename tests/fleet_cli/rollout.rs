@@ -157,7 +157,7 @@ fn a_rule_set_reaches_all_boxes_in_steps_and_their_own_rules_stay() {
 
 #[test]
 fn streams_that_may_run_on_under_old_rules_are_not_restarted_by_the_last_step() {
-    let mut scene = Scene::new(1);
+    let scene = Scene::new(1);
     let _pusher = scene.push(1);
     let mut new = rules(11, "new");
     new["apply"] = json!({"mode": "next_start"});
