@@ -99,6 +99,15 @@ impl Rested {
         (kind, *slot, range.start + chance.below(range.end - range.start), chance.below(8) as u8)
     }
 
+    /// A copy with one bit of a slot wrong, and which it is.
+    fn flipped_copy(&self, chance: &mut Chance) -> (tempfile::TempDir, String) {
+        let (kind, slot, offset, bit) = self.choose(chance);
+        let dir = scratch();
+        copy_ring(self.dir.path(), dir.path());
+        flip(&slot_path(dir.path(), slot), offset, bit);
+        (dir, format!("bit {bit} of byte {offset} of slot {slot} ({kind})"))
+    }
+
     /// Everything that is given out is what was recorded, and what is not is refused for damage. Tells
     /// how many files are given out, are refused, and are not listed.
     fn check(&self, ring: &Arc<Ring>, flip: &str) -> [usize; 3] {
@@ -197,11 +206,7 @@ fn what_is_behind_a_flipped_bit_in_a_slot_that_was_open_is_not_overwritten() {
     let rested = Rested::record();
     let mut chance = Chance::from_env("bit rot in open slots");
     for number in 0..flips(12) {
-        let (kind, slot, offset, bit) = rested.choose(&mut chance);
-        let told = format!("bit {bit} of byte {offset} of slot {slot} ({kind})");
-        let dir = scratch();
-        copy_ring(rested.dir.path(), dir.path());
-        flip(&slot_path(dir.path(), slot), offset, bit);
+        let (dir, told) = rested.flipped_copy(&mut chance);
         let (ring, threads) = open(dir.path());
         for stream in 0..STREAMS {
             let key = format!("d/live/s{stream}");
@@ -225,12 +230,8 @@ fn a_flipped_bit_in_a_slot_is_never_given_out_by_a_catalog_that_is_made_anew() {
     let rested = Rested::record();
     let mut chance = Chance::from_env("bit rot in slots without a catalog");
     for _ in 0..flips(24) {
-        let (kind, slot, offset, bit) = rested.choose(&mut chance);
-        let told = format!("bit {bit} of byte {offset} of slot {slot} ({kind})");
-        let dir = scratch();
-        copy_ring(rested.dir.path(), dir.path());
+        let (dir, told) = rested.flipped_copy(&mut chance);
         fs::remove_file(dir.path().join("state.db")).expect("lost");
-        flip(&slot_path(dir.path(), slot), offset, bit);
         let (ring, threads) = open(dir.path());
         let [given, refused, missing] = rested.check(&ring, &told);
         assert!(refused + missing > 0, "{told}: nobody noticed");

@@ -25,7 +25,7 @@ pub struct Progress {
     /// The multipart upload of the object after them, if one has begun.
     pub multipart: Option<MultipartProgress>,
     /// Media of the same name that an unfinished search for this file has looked at.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub searched: u64,
 }
 
@@ -86,11 +86,6 @@ impl Progress {
     pub fn file_sum(&self) -> RunningSha256 {
         RunningSha256::restore(&self.file_sha256).unwrap_or_default()
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 #[cfg(test)]

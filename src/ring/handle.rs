@@ -335,7 +335,7 @@ pub(super) fn open_catalog(
         // Written by a newer program: not damaged, only not ours to read.
         Err(foreign @ RingError::Foreign { .. }) => return Err(foreign),
         // Whole, as far as anybody knows.
-        Err(passing) if is_passing(&passing) => return Err(passing),
+        Err(passing) if passing.may_pass() => return Err(passing),
         Err(problem) => {
             set_aside(path, flash, &problem)?;
             open()?
@@ -352,26 +352,6 @@ pub(super) fn open_catalog(
         }
         recovered => Ok((state, recovered?)),
     }
-}
-
-/// Whether the catalog can be opened once there is room, or the right to.
-fn is_passing(problem: &RingError) -> bool {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied, ReadOnly,
-    };
-    let RingError::Catalog { source, .. } = problem else { return false };
-    source.sqlite_error_code().is_some_and(|code| {
-        matches!(
-            code,
-            CannotOpen
-                | DatabaseBusy
-                | DatabaseLocked
-                | DiskFull
-                | OutOfMemory
-                | PermissionDenied
-                | ReadOnly
-        )
-    })
 }
 
 /// Moves a damaged catalog aside.

@@ -155,6 +155,28 @@ impl RingError {
             || matches!(code, Some(DatabaseCorrupt | NotADatabase | ConstraintViolation | Unknown))
     }
 
+    /// Whether the catalog can be opened once there is room, or the right to.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied,
+            ReadOnly,
+        };
+        let RingError::Catalog { source, .. } = self else { return false };
+        matches!(
+            source.sqlite_error_code(),
+            Some(
+                CannotOpen
+                    | DatabaseBusy
+                    | DatabaseLocked
+                    | DiskFull
+                    | OutOfMemory
+                    | PermissionDenied
+                    | ReadOnly
+            )
+        )
+    }
+
     /// For `map_err`: a failed operation on the flash.
     pub(crate) fn flash(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RingError {
         move |source| RingError::Flash { what: what.into(), source }

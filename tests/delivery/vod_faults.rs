@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgerec::delivery::settings::{DeliverySettings, Rest};
+use edgerec::domain::ids::FileId;
 use edgerec::platform::clock::SystemClock;
 use serde_json::json;
 
@@ -42,17 +43,23 @@ async fn a_lost_answer_to_the_commit_is_asked_for_again() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_before_the_answer_to_the_commit_sends_nothing_again() {
-    let vod = FakeVod::start();
+/// Commits a file; the box is killed before it has the answer, and the platform refuses to repeat it.
+async fn commit_unanswered(vod: &FakeVod, made_up: MadeUp) -> (Arc<MemoryShelf>, FileId) {
     vod.set("repeat", "refused");
     vod.fault("lost", "CommitUpload", 1000);
     let shelf = MemoryShelf::new();
-    let file = shelf.put(1, MadeUp::single(1, 20 * MIB));
-    let running = Running::start_vod(&shelf, &vod);
+    let file = shelf.put(1, made_up);
+    let running = Running::start_vod(&shelf, vod);
     shelf.until("a lost answer", file, |fate| !fate.failures.is_empty()).await;
     running.kill().await;
     vod.order(&json!({"op": "clear"}));
+    (shelf, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_before_the_answer_to_the_commit_sends_nothing_again() {
+    let vod = FakeVod::start();
+    let (shelf, file) = commit_unanswered(&vod, MadeUp::single(1, 20 * MIB)).await;
     // Whatever became of the credentials meanwhile: nothing is to be sent.
     vod.order(&json!({"op": "expire"}));
     let running = Running::start_vod(&shelf, &vod);
@@ -65,15 +72,8 @@ async fn a_kill_before_the_answer_to_the_commit_sends_nothing_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn among_thousands_of_its_name_a_file_is_found_over_a_bad_link() {
     let vod = FakeVod::start();
-    vod.set("repeat", "refused");
-    vod.fault("lost", "CommitUpload", 1000);
-    let shelf = MemoryShelf::new();
-    let file = shelf.put(1, MadeUp::single(1, 1_000));
-    let running = Running::start_vod(&shelf, &vod);
-    shelf.until("a lost answer", file, |fate| !fate.failures.is_empty()).await;
-    running.kill().await;
+    let (shelf, file) = commit_unanswered(&vod, MadeUp::single(1, 1_000)).await;
     // Forty pages; half of all requests fail.
-    vod.order(&json!({"op": "clear"}));
     vod.order(&json!({"op": "namesakes", "count": 3_950}));
     vod.set("chance", 50);
     let rest = || Rest { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
