@@ -1,19 +1,22 @@
 //! The disk of the ring is full, or has no inode left, because somebody else took it all: what is
 //! recorded is kept all the same, also over a kill, and the catalog has it when there is room again.
+//! Only the box itself takes room.
 
 mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::edge_box::{BoxPlan, EdgeBox, record_all};
+use support::edge_box::{BoxPlan, EdgeBox, binary, record_all};
 use support::media::Clip;
 use support::mounts::LoopDisk;
 use support::packets::{Kind, assert_stretch_of, of_kind, packets};
 use support::push::{Pace, Pusher, push_file};
 use support::wait::wait_until;
+use support::{scratch, tool};
 
 const DISK_BYTES: u64 = 80 << 20;
 const SOON: Duration = Duration::from_secs(60);
@@ -52,6 +55,27 @@ fn missing_pictures(edge: &EdgeBox, stream: &str) -> usize {
     let (kept, sent) = (packets(&kept), packets(&CLIP.flv()));
     assert_stretch_of(&kept, &sent, stream);
     of_kind(&sent, Kind::Video).len() - of_kind(&kept, Kind::Video).len()
+}
+
+#[test]
+fn who_only_looks_at_a_ring_takes_no_room() {
+    let dir = scratch("room");
+    let (path, calls) = (dir.path().join("edgerec"), dir.path().join("calls"));
+    let script = format!(
+        "#!/bin/sh\nexec '{}' -f -qq -e signal=none -e trace=fallocate -A -o '{}' '{}' \"$@\"\n",
+        tool("strace").display(),
+        calls.display(),
+        binary().display()
+    );
+    fs::write(&path, script).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    let edge = BoxPlan::default().binary(&path).ring_setting("capacity", "\"32MiB\"").prepare();
+    edge.cli_ok(&["format"]);
+    let taken = || fs::read_to_string(&calls).expect("traced").lines().count();
+    let by_format = taken();
+    assert!(by_format > 0, "slots have their space from the start");
+    edge.cli_ok(&["ls"]);
+    assert_eq!(taken(), by_format);
 }
 
 #[test]

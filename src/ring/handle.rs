@@ -242,9 +242,11 @@ impl StillRing {
         let identity = Arc::new(RingIdentity::read(&*flash, path)?);
         let lock = lock(&*flash, path)?;
         let leases = Arc::new(Leases::default());
-        let slots = Slots::new(flash.clone(), path.clone(), identity.clone());
+        room::take_for_database(&*flash, path, &identity);
+        let slots = Slots::new(flash.clone(), path.clone(), identity);
         let (state, recovered) =
             open_catalog(path, &*flash, &slots, &clock, settings.catalog, &leases)?;
+        room::take_for_log(&*flash, path);
         let sync_interval = settings.sync_interval;
         Ok((state, StillRing { slots, clock, sync_interval, recovered, lock }))
     }
@@ -325,10 +327,7 @@ pub(super) fn open_catalog(
 ) -> Result<(CatalogState, Recovered), RingError> {
     let open = || {
         let identity = slots.identity.clone();
-        room::take_for_database(flash, path, &identity);
-        let state = CatalogState::open(path, identity, clock.clone(), settings, leases.clone())?;
-        room::take_for_log(flash, path);
-        Ok(state)
+        CatalogState::open(path, identity, clock.clone(), settings, leases.clone())
     };
     let mut state = match open() {
         Ok(state) => state,
