@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "power_cut/promises.rs"]
+mod promises;
+
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -18,6 +18,9 @@ storage, others for the API. Control: POST /__control with {"op": O}, where O is
     expire     the credentials that are out there are no longer good
     forget     {"what": "sessions" or "uploads"}
     uploads    the names of the uploads that are open
+    marks      {"device": D, "offset": O}: before a request is answered its number is written there,
+               as a mark of the kind "vod" (see `power_rig.rs`), and what is kept by then remembered
+    rewind     {"to": N}: all is as it was at mark N; 0: as it was when marks began
 
 and GET /__object/PATH gives stored bytes. `on` is an action's name or one of put, create, part,
 complete, abort, head, get, uploads, parts. Kinds of faults: 500, busy (503), html (a captive
@@ -25,10 +28,12 @@ portal), redirect, cut (the connection breaks in the middle of the body), lost (
 answer does not arrive), error-in-200, flip (a stored bit), no-crc, no-etag."""
 
 import base64
+import copy
 import ctypes
 import hashlib
 import hmac
 import json
+import os
 import random
 import re
 import socket
@@ -55,6 +60,9 @@ CHANCE = random.Random(7)
 FAULTS, LOG, MEDIA = [], [], []
 CERTIFICATES, SESSIONS, UPLOADS, OBJECTS = {}, {}, {}, {}
 COUNTER = iter(range(1, 1 << 30))
+KEPT = {"certificates": CERTIFICATES, "sessions": SESSIONS, "uploads": UPLOADS, "objects": OBJECTS}
+# Where marks go, and what was kept at each.
+MARKS, HISTORY = {}, []
 
 
 class Refusal(Exception):
@@ -373,6 +381,28 @@ def take_fault(on, part):
     return None
 
 
+def remember():
+    HISTORY.append(copy.deepcopy((KEPT, MEDIA)))
+
+
+def mark():
+    if MARKS:
+        block = b"edgemark" + b"vod".ljust(8, b"\0") + len(HISTORY).to_bytes(8, "little")
+        remember()
+        with open(MARKS["device"], "r+b", buffering=0) as device:
+            os.pwrite(device.fileno(), block.ljust(4096, b"\0"), MARKS["offset"])
+
+
+def rewind(number):
+    kept, media = copy.deepcopy(HISTORY[number])
+    for name, of in KEPT.items():
+        of.clear()
+        of.update(kept[name])
+    MEDIA[:] = media
+    MARKS.clear()
+    LOG.clear()
+
+
 def control(order):
     op = order["op"]
     if op == "fault":
@@ -397,6 +427,11 @@ def control(order):
             MEDIA.append(dict(MEDIA[-1], FileId=str(len(MEDIA)), SourceContext="of another"))
     elif op == "uploads":
         return list(UPLOADS)
+    elif op == "marks":
+        remember()
+        MARKS.update({name: order[name] for name in ("device", "offset")})
+    elif op == "rewind":
+        rewind(order["to"])
     else:
         raise ValueError(op)
     return {}
@@ -462,6 +497,7 @@ class Handler(BaseHTTPRequestHandler):
             status, more, told = act(on, query, params, headers, body, fault, seen)
             seen["status"] = 0 if fault == "lost" else status
             LOG.append(seen)
+            mark()
         if fault == "lost":
             return self.cut()
         return self.answer(status, more, told)

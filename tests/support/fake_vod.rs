@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::power_rig::Marks;
 use super::process::run;
 use super::python;
 
@@ -93,6 +94,18 @@ impl FakeVod {
         self.order(
             &json!({"op": "fault", "kind": kind, "on": "part", "part": part, "times": times}),
         );
+    }
+
+    /// From now on each request leaves a mark of the kind `vod` in the log of a power rig, which was
+    /// started before the stand-in.
+    pub fn leave_marks(&self, marks: &Marks) {
+        let Marks { device, offset } = marks;
+        self.order(&json!({"op": "marks", "device": device, "offset": offset}));
+    }
+
+    /// All is as it was at a mark, and no more marks are left.
+    pub fn rewind(&self, mark: u64) {
+        self.order(&json!({"op": "rewind", "to": mark}));
     }
 
     /// Changes a setting.

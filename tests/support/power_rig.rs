@@ -7,12 +7,13 @@
 //! 2. The workload writes on [`PowerRig::mount`]. Every 100 ms a beacon (clock, and what each sender
 //!    had sent) is written to a spare block behind the file system, so it lies in the log between
 //!    the workload's own writes.
+//!    What others are told meanwhile leaves [`Marks`] there, so a cut knows what was said before it.
 //! 3. [`PowerRig::stop`] gives the [`PowerLog`]; [`PowerLog::replay`] rebuilds the disk at each cut,
 //!    mounts it and lets the caller recover and check.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -28,8 +29,9 @@ use super::process::{Process, run_ok};
 use super::{scratch, tool};
 
 const BEACON_MAGIC: [u8; 8] = *b"edgebcon";
+const MARK_MAGIC: [u8; 8] = *b"edgemark";
 const BEACON_PERIOD: Duration = Duration::from_millis(100);
-/// The beacon's block; a page, so that the page cache passes it on as it is.
+/// The block of a beacon or a mark; a page, so that the page cache passes it on as it is.
 const BEACON_BYTES: u64 = 4_096;
 /// Left free behind the file system.
 const SPARE_BYTES: u64 = 1 << 20;
@@ -97,6 +99,11 @@ impl PowerRig {
         self.beacons = Some(BeaconThread { stop: Some(stop), thread: Some(thread) });
     }
 
+    /// What leaves marks in the log.
+    pub fn marks(&self) -> Marks {
+        Marks { device: self.dir.path().join(EXPORT), offset: self.image_bytes - 2 * BEACON_BYTES }
+    }
+
     /// Ends the run, which must have no process on the mount any more, and reads the log.
     #[track_caller]
     pub fn stop(self) -> PowerLog {
@@ -109,7 +116,34 @@ impl PowerRig {
         let log = BlockLog::open(&dir.path().join("log.img")).expect("qemu's log can be read");
         let beacons = find_beacons(&log);
         assert!(beacons.len() > 1, "{} beacons in the log", beacons.len());
-        PowerLog { log, beacons, dir }
+        let marks = find_marks(&log);
+        PowerLog { log, beacons, marks, dir }
+    }
+}
+
+/// Leaves marks in the log, each between what the box wrote before and after it. Only for threads
+/// and processes that were started after the rig: they see its mounts.
+#[derive(Debug, Clone)]
+pub struct Marks {
+    /// The device under the file system.
+    pub device: PathBuf,
+    /// Where on it a mark is written, in bytes: a page of eight bytes of magic, eight of the kind
+    /// (ASCII, zeros behind it) and a number (u64, little-endian), zeros behind it.
+    pub offset: u64,
+}
+
+impl Marks {
+    /// Leaves a mark; it is in the log when this returns. A kind has at most eight letters.
+    #[track_caller]
+    pub fn leave(&self, kind: &str, number: u64) {
+        let mut block = MARK_MAGIC.to_vec();
+        block.extend(kind.as_bytes());
+        block.resize(16, 0);
+        block.extend(number.to_le_bytes());
+        block.resize(BEACON_BYTES as usize, 0);
+        let device = File::options().write(true).open(&self.device);
+        let device = device.expect("the export opens for writing");
+        device.write_all_at(&block, self.offset).expect("the mark can be written");
     }
 }
 
@@ -118,6 +152,8 @@ pub struct PowerLog {
     log: BlockLog,
     /// With the index of the log entry that holds it.
     beacons: Vec<(usize, Beacon)>,
+    /// Kind and number of each mark, with the index of its log entry.
+    marks: Vec<(usize, String, u64)>,
     dir: TempDir,
 }
 
@@ -172,6 +208,46 @@ impl PowerLog {
             .collect();
         cuts.sort_by_key(|cut| cut.entries);
         cuts
+    }
+
+    /// Chooses cuts right before or up to three entries behind a mark of these kinds, as many for
+    /// each, from `from_ms` on, the cache models in turn. In the order of the log.
+    pub fn choose_cuts_at_marks<const KINDS: usize>(
+        &self,
+        kinds: [&str; KINDS],
+        count: usize,
+        from_ms: u64,
+        chance: &mut Chance,
+    ) -> Vec<Cut> {
+        let last = self.beacons.last().expect("there are beacons").0;
+        let marks = kinds.map(|kind| {
+            let of = self.marks.iter().filter(|(_, of, _)| of == kind).map(|(entry, ..)| *entry);
+            let in_time = |entry: &usize| {
+                entry + 4 < last && self.cut_at(*entry, Cache::Prefix).at_ms >= from_ms
+            };
+            let marks: Vec<usize> = of.filter(in_time).collect();
+            assert!(!marks.is_empty(), "there are no marks of {kind}");
+            marks
+        });
+        let pick = |chance: &mut Chance, below: usize| {
+            usize::try_from(chance.below(below as u64)).expect("fits a usize")
+        };
+        let mut cuts: Vec<Cut> = (0..count)
+            .map(|number| {
+                let marks = &marks[number % KINDS];
+                let mark = marks[pick(chance, marks.len())];
+                self.cut_at(mark + pick(chance, 5), Cache::ALL[number / KINDS % 3])
+            })
+            .collect();
+        cuts.sort_by_key(|cut| cut.entries);
+        cuts
+    }
+
+    /// The number of the last mark of a kind that was there at a cut; 0 if there was none.
+    pub fn marked(&self, cut: &Cut, kind: &str) -> u64 {
+        let before = self.marks.partition_point(|(entry, ..)| *entry < cut.entries);
+        let last = self.marks[..before].iter().rfind(|(_, of, _)| of == kind);
+        last.map_or(0, |(.., number)| *number)
     }
 
     /// The cut after this many entries, which must lie before the last beacon.
@@ -250,6 +326,18 @@ fn find_beacons(log: &BlockLog) -> Vec<(usize, Beacon)> {
         .filter_map(|(index, entry)| {
             let block = log.data_start(entry, BEACON_BYTES).expect("the log can be read");
             Some((index, Beacon::from_block(&block)?))
+        })
+        .collect()
+}
+
+fn find_marks(log: &BlockLog) -> Vec<(usize, String, u64)> {
+    let entries = log.entries().iter().enumerate().filter(|(_, entry)| entry.len == BEACON_BYTES);
+    entries
+        .filter_map(|(index, entry)| {
+            let block = log.data_start(entry, 24).expect("the log can be read");
+            let (kind, number) = block.strip_prefix(&MARK_MAGIC)?.split_at(8);
+            let kind = String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned();
+            Some((index, kind, u64::from_le_bytes(number.try_into().ok()?)))
         })
         .collect()
 }

@@ -50,6 +50,7 @@ use crate::domain::ids::{RecordingId, SlotIndex};
 use crate::domain::time::{BootTime, Moment};
 use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
+use crate::platform::planted;
 use crate::ring::RingError;
 use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::forecast::Flows;
@@ -266,7 +267,9 @@ impl CatalogState {
         what: &'static str,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, RingError> {
-        self.db.pragma_update(None, "synchronous", "FULL").map_err(RingError::catalog(what))?;
+        if !planted::is_planted("EDGEREC_PLANT_LATE_PROMISES") {
+            self.db.pragma_update(None, "synchronous", "FULL").map_err(RingError::catalog(what))?;
+        }
         let done = self.db.transaction().and_then(|transaction| {
             let value = work(&transaction)?;
             transaction.commit()?;
