@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "power_cut/f2fs.rs"]
+mod f2fs;
 #[path = "power_cut/promises.rs"]
 mod promises;
 

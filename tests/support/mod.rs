@@ -17,6 +17,7 @@ pub mod disk_export;
 pub mod edge_box;
 pub mod fake_vod;
 pub mod ffmpeg;
+pub mod guest;
 pub mod http;
 pub mod json_schema;
 pub mod media;

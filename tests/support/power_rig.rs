@@ -38,12 +38,15 @@ const SPARE_BYTES: u64 = 1 << 20;
 /// Room for the log; the file is sparse.
 const LOG_BYTES: u64 = 8 << 30;
 const LOG_SECTOR_BYTES: u64 = 512;
+/// The image under the log.
+const DISK: &str = "disk.img";
 
 /// The rig at work.
 pub struct PowerRig {
     // Dropped in this order: clock, mount, daemon, files.
     beacons: Option<BeaconThread>,
-    mounted: Mounted,
+    /// `None` where a guest mounts it.
+    mounted: Option<Mounted>,
     daemon: Process,
     dir: TempDir,
     image_bytes: u64,
@@ -54,33 +57,50 @@ impl PowerRig {
     /// device. Fails the test when it does not run as root.
     #[track_caller]
     pub fn start(name: &str, image_bytes: u64) -> PowerRig {
+        let blocks_kib = (image_bytes - SPARE_BYTES) / 1_024;
+        let mut mkfs = Command::new(tool("mkfs.ext4"));
+        mkfs.args(["-q", "-F", DISK]).arg(format!("{blocks_kib}k"));
+        let mut rig = PowerRig::with(name, image_bytes, mkfs);
+        rig.mounted = Some(Mounted::new(&rig.device(), &rig.dir.path().join("mnt")));
+        rig
+    }
+
+    /// Makes an empty f2fs (with its defaults) of nearly `image_bytes` on a logged device, for a
+    /// guest to mount: [`Self::device`].
+    #[track_caller]
+    pub fn start_f2fs(name: &str, image_bytes: u64) -> PowerRig {
+        let mut mkfs = Command::new(tool("mkfs.f2fs"));
+        mkfs.args(["-q", DISK]).arg(((image_bytes - SPARE_BYTES) / 512).to_string());
+        PowerRig::with(name, image_bytes, mkfs)
+    }
+
+    /// The logged device with what `mkfs`, run in the rig's folder, makes on it.
+    fn with(name: &str, image_bytes: u64, mut mkfs: Command) -> PowerRig {
         enter_mount_namespace();
         let dir = scratch(name);
         let at = |file: &str| dir.path().join(file);
-        make_file(&at("disk.img"), image_bytes);
-        let blocks_kib = (image_bytes - SPARE_BYTES) / 1_024;
-        run_ok(
-            Command::new(tool("mkfs.ext4"))
-                .args(["-q", "-F"])
-                .arg(at("disk.img"))
-                .arg(format!("{blocks_kib}k")),
-        );
-        copy_sparse(&at("disk.img"), &at("empty.img"));
+        make_file(&at(DISK), image_bytes);
+        run_ok(mkfs.current_dir(dir.path()));
+        copy_sparse(&at(DISK), &at("empty.img"));
         make_file(&at("log.img"), LOG_BYTES);
         let daemon = start_daemon(dir.path(), image_bytes);
-        let mounted = Mounted::new(&at(EXPORT), &at("mnt"));
-        PowerRig { beacons: None, mounted, daemon, dir, image_bytes }
+        PowerRig { beacons: None, mounted: None, daemon, dir, image_bytes }
+    }
+
+    /// The logged device, for a guest that was started after the rig.
+    pub fn device(&self) -> PathBuf {
+        self.dir.path().join(EXPORT)
     }
 
     /// The file system under test.
     pub fn mount(&self) -> &Path {
-        &self.mounted.at
+        &self.mounted.as_ref().expect("it is not a guest's").at
     }
 
     /// Starts the beacons. `sent_ms` says what each sender has sent so far, in milliseconds of
     /// media time.
     pub fn start_beacons(&mut self, sent_ms: impl Fn() -> Vec<i64> + Send + 'static) {
-        let device = File::options().write(true).open(self.dir.path().join(EXPORT));
+        let device = File::options().write(true).open(self.device());
         let device = device.expect("the export opens for writing");
         let offset = self.image_bytes - BEACON_BYTES;
         let began = Instant::now();
@@ -109,9 +129,14 @@ impl PowerRig {
     pub fn stop(self) -> PowerLog {
         let PowerRig { beacons, mounted, mut daemon, dir, .. } = self;
         drop(beacons.expect("beacons were started"));
+        if let Some(mounted) = mounted {
+            run_ok(Command::new(tool("sync")).arg("-f").arg(&mounted.at));
+            mounted.unmount();
+        }
         // The log's entry count is written with a flush.
-        run_ok(Command::new(tool("sync")).arg("-f").arg(&mounted.at));
-        mounted.unmount();
+        let device = open_image(&dir.path().join(EXPORT));
+        device.sync_all().expect("the device takes a flush");
+        drop(device);
         daemon.terminate(Duration::from_secs(20));
         let log = BlockLog::open(&dir.path().join("log.img")).expect("qemu's log can be read");
         let beacons = find_beacons(&log);
@@ -266,6 +291,29 @@ impl PowerLog {
         chance: &mut Chance,
         mut recover: impl FnMut(&Cut, &Path) -> T,
     ) -> Vec<T> {
+        let at = self.dir.path().join("cut");
+        self.rebuild(cuts, chance, |cut| {
+            let mounted = Mounted::new(&self.cut_image(), &at);
+            let said = recover(cut, &mounted.at);
+            mounted.unmount();
+            said
+        })
+    }
+
+    /// The disk at a cut is here, the same file for each.
+    pub fn cut_image(&self) -> PathBuf {
+        self.dir.path().join("cut.img")
+    }
+
+    /// Rebuilds the disk at each cut (in the order of the log) and lets `recover` look at
+    /// [`Self::cut_image`]; gives back what it said.
+    #[track_caller]
+    pub fn rebuild<T>(
+        &self,
+        cuts: &[Cut],
+        chance: &mut Chance,
+        mut recover: impl FnMut(&Cut) -> T,
+    ) -> Vec<T> {
         let at = |file: &str| self.dir.path().join(file);
         copy_sparse(&at("empty.img"), &at("flushed.img"));
         let flushed_image = open_image(&at("flushed.img"));
@@ -276,15 +324,13 @@ impl PowerLog {
             assert!(certain >= flushed, "cuts come in the order of the log");
             self.log.apply(&flushed_image, flushed, certain).expect("the log applies");
             flushed = certain;
-            copy_sparse(&at("flushed.img"), &at("cut.img"));
-            let image = open_image(&at("cut.img"));
+            copy_sparse(&at("flushed.img"), &self.cut_image());
+            let image = open_image(&self.cut_image());
             self.log
                 .apply_unflushed(&image, flushed, cut.entries, cut.cache, chance)
                 .expect("the log applies");
             drop(image);
-            let mounted = Mounted::new(&at("cut.img"), &at("cut"));
-            results.push(recover(cut, &mounted.at));
-            mounted.unmount();
+            results.push(recover(cut));
         }
         results
     }
@@ -362,7 +408,7 @@ fn start_daemon(dir: &Path, image_bytes: u64) -> Process {
     let at = |file: &str| dir.join(file).to_string_lossy().into_owned();
     // The host's own disk needs no flush: what counts is the log.
     let nodes = [
-        format!("driver=file,node-name=disk,cache.no-flush=on,filename={}", at("disk.img")),
+        format!("driver=file,node-name=disk,cache.no-flush=on,filename={}", at(DISK)),
         format!("driver=file,node-name=log,cache.no-flush=on,filename={}", at("log.img")),
         format!(
             "driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size={LOG_SECTOR_BYTES}"
