@@ -4,6 +4,8 @@ mod support;
 
 #[path = "power_cut/f2fs.rs"]
 mod f2fs;
+#[path = "power_cut/in_recovery.rs"]
+mod in_recovery;
 #[path = "power_cut/promises.rs"]
 mod promises;
 

@@ -60,9 +60,24 @@ impl PowerRig {
         let blocks_kib = (image_bytes - SPARE_BYTES) / 1_024;
         let mut mkfs = Command::new(tool("mkfs.ext4"));
         mkfs.args(["-q", "-F", DISK]).arg(format!("{blocks_kib}k"));
-        let mut rig = PowerRig::with(name, image_bytes, mkfs);
-        rig.mounted = Some(Mounted::new(&rig.device(), &rig.dir.path().join("mnt")));
+        let mut rig = PowerRig::with(name, image_bytes, |dir| {
+            run_ok(mkfs.current_dir(dir));
+        });
+        rig.mount_it();
         rig
+    }
+
+    /// Goes on from the disk of an image, which stays as it is; [`Self::mount_it`] mounts it.
+    #[track_caller]
+    pub fn go_on(name: &str, image: &Path) -> PowerRig {
+        let bytes = std::fs::metadata(image).expect("the image is there").len();
+        PowerRig::with(name, bytes, |dir| copy_sparse(image, &dir.join(DISK)))
+    }
+
+    /// Mounts what is on the logged device.
+    #[track_caller]
+    pub fn mount_it(&mut self) {
+        self.mounted = Some(Mounted::new(&self.device(), &self.dir.path().join("mnt")));
     }
 
     /// Makes an empty f2fs (with its defaults) of nearly `image_bytes` on a logged device, for a
@@ -71,17 +86,19 @@ impl PowerRig {
     pub fn start_f2fs(name: &str, image_bytes: u64) -> PowerRig {
         let mut mkfs = Command::new(tool("mkfs.f2fs"));
         mkfs.args(["-q", DISK]).arg(((image_bytes - SPARE_BYTES) / 512).to_string());
-        PowerRig::with(name, image_bytes, mkfs)
+        PowerRig::with(name, image_bytes, |dir| {
+            run_ok(mkfs.current_dir(dir));
+        })
     }
 
-    /// The logged device with what `mkfs`, run in the rig's folder, makes on it.
-    fn with(name: &str, image_bytes: u64, mut mkfs: Command) -> PowerRig {
+    /// The logged device with what `fill` makes of its empty image, [`DISK`] in the rig's folder.
+    fn with(name: &str, image_bytes: u64, fill: impl FnOnce(&Path)) -> PowerRig {
         enter_mount_namespace();
         let dir = scratch(name);
         let at = |file: &str| dir.path().join(file);
         make_file(&at(DISK), image_bytes);
-        run_ok(mkfs.current_dir(dir.path()));
-        copy_sparse(&at(DISK), &at("empty.img"));
+        fill(dir.path());
+        copy_sparse(&at(DISK), &at("first.img"));
         make_file(&at("log.img"), LOG_BYTES);
         let daemon = start_daemon(dir.path(), image_bytes);
         PowerRig { beacons: None, mounted: None, daemon, dir, image_bytes }
@@ -106,14 +123,17 @@ impl PowerRig {
         let began = Instant::now();
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
+            let mut stops = false;
             loop {
                 let at_ms = u64::try_from(began.elapsed().as_millis()).expect("tests are short");
                 let block = Beacon { at_ms, sent_ms: sent_ms() }.to_block();
                 device.write_all_at(&block, offset).expect("the beacon can be written");
-                match stopped.recv_timeout(BEACON_PERIOD) {
-                    Err(mpsc::RecvTimeoutError::Timeout) => {}
-                    _ => return,
+                if stops {
+                    return;
                 }
+                let waited = stopped.recv_timeout(BEACON_PERIOD);
+                // The last one comes when the run is over.
+                stops = waited != Err(mpsc::RecvTimeoutError::Timeout);
             }
         });
         self.beacons = Some(BeaconThread { stop: Some(stop), thread: Some(thread) });
@@ -315,7 +335,7 @@ impl PowerLog {
         mut recover: impl FnMut(&Cut) -> T,
     ) -> Vec<T> {
         let at = |file: &str| self.dir.path().join(file);
-        copy_sparse(&at("empty.img"), &at("flushed.img"));
+        copy_sparse(&at("first.img"), &at("flushed.img"));
         let flushed_image = open_image(&at("flushed.img"));
         let mut flushed = 0;
         let mut results = Vec::with_capacity(cuts.len());
