@@ -357,11 +357,8 @@ impl Writer {
         if self.dropped_fragments.is_power_of_two() {
             warn!(stream = %key, dropped = self.dropped_fragments, "no slot to write to");
         }
-        self.pending.push(Pending::Happened(DurableEvent::FragmentLost {
-            session: fragment.segment.session.clone(),
-            first_arrival: fragment.first_arrival,
-            media_ms: fragment.media_end_ms - fragment.media_start_ms,
-        }));
+        let lost = DurableEvent::lost(&fragment, self.desk.state().refused);
+        self.pending.push(Pending::Happened(lost));
         None
     }
 

@@ -13,6 +13,7 @@ use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::file_check::seal_file;
+use crate::ring::catalog::losing::Unwritten;
 use crate::ring::catalog::notices::Status;
 use crate::ring::catalog::open::{
     FileState, OpenFile, OpenSegment, RecordingContent, RecordingStart, SlotState, Span, file_id,
@@ -20,8 +21,7 @@ use crate::ring::catalog::open::{
 };
 use crate::ring::catalog::rebuild::WHY;
 use crate::ring::catalog::rows::{
-    has_gap, insert_gap, insert_recording, insert_session, sql, store_segment, store_span,
-    stored_state,
+    insert_recording, insert_session, sql, store_segment, store_span, stored_state,
 };
 use crate::ring::catalog::take_up::catch_up;
 use crate::ring::fragment::{SegmentStart, SessionStart};
@@ -62,6 +62,8 @@ pub enum DurableEvent {
         first_arrival: Instant,
         /// How much media it held, in milliseconds.
         media_ms: i64,
+        /// Why.
+        why: Unwritten,
     },
 }
 
@@ -104,6 +106,7 @@ impl CatalogState {
             transaction: &transaction,
             files: &mut self.open_files,
             segments: &mut self.open_segments,
+            losing: &mut self.losing,
             dates: &self.dates,
             delivers: self.settings.delivers,
             origin,
@@ -134,13 +137,15 @@ pub(super) struct Entry<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) files: &'a mut BTreeMap<(RecordingId, FileFormat), OpenFile>,
     pub(super) segments: &'a mut BTreeMap<SlotIndex, OpenSegment>,
+    /// Gaps of sessions that flash takes nothing of at present, with their reasons.
+    pub(super) losing: &'a mut BTreeMap<SessionId, (i64, Unwritten)>,
     pub(super) dates: &'a Dates,
     delivers: bool,
     origin: Origin,
     finished: usize,
     pub(super) statuses_changed: bool,
     /// Sessions of which the flash takes no more.
-    failed: Vec<SessionId>,
+    pub(super) failed: Vec<SessionId>,
 }
 
 /// Where the fragments come from that are entered.
@@ -165,13 +170,8 @@ impl Entry<'_> {
             DurableEvent::SlotFailed(place) => self.slot_done(place, SlotState::Failed),
             DurableEvent::SessionEnded(end) => self.session_ended(&end),
             DurableEvent::RecordingsEnded(recordings) => self.recordings_ended(&recordings),
-            DurableEvent::FragmentLost { session, first_arrival, media_ms } => {
-                let cause = "the flash took no more";
-                if !has_gap(self.transaction, session.id, cause)? {
-                    self.failed.push(session.id);
-                }
-                let from = self.dates.instant(session.boot_id, first_arrival);
-                insert_gap(self.transaction, &session, from, media_ms, cause)
+            DurableEvent::FragmentLost { session, first_arrival, media_ms, why } => {
+                self.fragment_lost(&session, first_arrival, media_ms, why)
             }
         }
     }
@@ -184,6 +184,7 @@ impl Entry<'_> {
                 .prepare_cached("UPDATE slot SET state = ?2, generation = ?3 WHERE slot = ?1")?
                 .execute(params![place.slot.0, SlotState::Open as u8, sql(place.generation.0)])?;
         }
+        self.end_of_loss(fragment.seal.session, fragment.seal.first_arrival.boot)?;
         self.segment(fragment)?;
         for recording in &fragment.seal.recordings {
             for format in recording.formats.iter() {

@@ -107,6 +107,7 @@ impl Entry<'_> {
     }
 
     pub(super) fn session_ended(&mut self, end: &SessionEnd) -> rusqlite::Result<()> {
+        self.end_of_loss(end.session.id, end.ended.boot)?;
         let waiting = end.paused.iter().map(|(recording, _)| recording).chain(&end.interrupted);
         let mut all = waiting.chain(&end.recordings);
         all.try_for_each(|recording| self.catch_up_to_here(*recording))?;

@@ -18,6 +18,7 @@ pub mod forecast;
 pub mod history;
 pub mod inventory;
 pub mod ledger;
+pub mod losing;
 pub mod notices;
 pub mod open;
 pub mod pushes;
@@ -46,7 +47,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::error;
 
 use crate::domain::files::FileFormat;
-use crate::domain::ids::{RecordingId, SlotIndex};
+use crate::domain::ids::{RecordingId, SessionId, SlotIndex};
 use crate::domain::time::{BootTime, Moment};
 use crate::domain::upload_order::UploadOrder;
 use crate::platform::clock::Clock;
@@ -54,6 +55,7 @@ use crate::platform::planted;
 use crate::ring::RingError;
 use crate::ring::catalog::dating::Dates;
 use crate::ring::catalog::forecast::Flows;
+use crate::ring::catalog::losing::Unwritten;
 use crate::ring::catalog::notices::NoticeDesk;
 use crate::ring::catalog::open::{OpenFile, OpenSegment};
 use crate::ring::catalog::rebuild::Rebuilding;
@@ -190,6 +192,7 @@ pub struct CatalogState {
     pub(super) settings: CatalogSettings,
     pub(super) open_files: BTreeMap<(RecordingId, FileFormat), OpenFile>,
     pub(super) open_segments: BTreeMap<SlotIndex, OpenSegment>,
+    losing: BTreeMap<SessionId, (i64, Unwritten)>,
     pub(super) leases: Arc<Leases>,
     pub(super) news: Arc<Notify>,
     pub(super) waiting: Vec<WaitingRecording>,
@@ -242,6 +245,7 @@ impl CatalogState {
             settings,
             open_files: BTreeMap::new(),
             open_segments: BTreeMap::new(),
+            losing: BTreeMap::new(),
             leases,
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),

@@ -317,7 +317,8 @@ fn end_of_life(transaction: &Transaction<'_>, now: Moment) -> rusqlite::Result<(
         &format!(
             "UPDATE gap SET until_ms = {UNTIL}, until_boot_ms = ?4,
              until_boot_id = CASE WHEN NOT ?2 AND boot_id IS NOT ?3 THEN ?3 END,
-             media_ms = CASE session WHEN 0 THEN {UNTIL} - from_ms END WHERE until_ms IS NULL"
+             media_ms = CASE session WHEN 0 THEN {UNTIL} - from_ms ELSE media_ms END
+             WHERE until_ms IS NULL"
         ),
         now,
     )?;

@@ -1,10 +1,12 @@
 //! Slots for the writer: spare ones first, then by the eviction plan. A slot is handed out only
 //! after its new generation, and the loss entries of what went, are durable.
 
+use std::collections::HashMap;
+
 use rusqlite::{Transaction, params};
 use tracing::{info, warn};
 
-use crate::domain::eviction::{self, Content, SlotView, UploadPriority};
+use crate::domain::eviction::{self, Content, OnFull, SlotView, UploadPriority};
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::limits::{LEDGER_ENTRIES_MAX, LISTED_FILES_MAX};
 use crate::domain::time::{ClockQuality, UnixMillis};
@@ -117,6 +119,7 @@ impl CatalogState {
              WHERE slot.state = 3 GROUP BY slot.slot ORDER BY slot.age",
         )?;
         let leases = self.leases.snapshot();
+        let on_full = self.on_full_of_sources()?;
         let [first, second, _] = self.upload_order.kinds.map(|kind| kind as u8);
         query
             .query_map(params![first, second], |row| {
@@ -140,10 +143,31 @@ impl CatalogState {
                     expires_at: expires.filter(|_| ages == Some(true)).map(UnixMillis),
                     content,
                     leased: leases.contains(&slot),
-                    on_full: None,
+                    on_full: on_full.get(&slot).copied(),
                 })
             })?
             .collect()
+    }
+
+    /// What the rules of today say about a full ring, of the slots of those sources for which they do.
+    fn on_full_of_sources(&self) -> rusqlite::Result<HashMap<SlotIndex, OnFull>> {
+        let service = self.service.load();
+        let mut query = self.db.prepare_cached(
+            "SELECT DISTINCT segment.slot FROM stream
+             JOIN session ON session.stream = stream.id
+             JOIN segment ON segment.session = session.id
+             WHERE stream.domain = ?1 AND stream.app = ?2 AND stream.stream = ?3",
+        )?;
+        let mut slots = HashMap::new();
+        for (_, source) in service.layers.table().sources() {
+            let Some(on_full) = source.on_full else { continue };
+            let key = &source.key;
+            let mut rows = query.query([key.domain(), key.app(), key.stream()])?;
+            while let Some(row) = rows.next()? {
+                slots.insert(SlotIndex(row.get(0)?), on_full);
+            }
+        }
+        Ok(slots)
     }
 }
 

@@ -57,7 +57,8 @@ impl CatalogState {
     fn untold_gaps(&self) -> rusqlite::Result<Vec<BoxEvent>> {
         let at = self.clock.now().wall.unix;
         let mut query = self.db.prepare_cached(
-            "SELECT domain, app, stream.stream, gap.id, from_ms, until_ms, media_ms, cause FROM gap
+            "SELECT domain, app, stream.stream, gap.id, from_ms, until_ms,
+             CASE WHEN until_ms IS NOT NULL THEN media_ms END, cause FROM gap
              JOIN stream ON stream.id = gap.stream
              WHERE told = 0 OR told = 1 AND until_ms IS NOT NULL ORDER BY gap.id LIMIT ?1",
         )?;
