@@ -201,6 +201,33 @@ fn a_flipped_bit_in_media_or_its_headers_is_never_given_out_and_stops_no_other_f
     threads.close(&ring);
 }
 
+/// Found by 10,000 flips: a file of sound only took a fragment whose sound had got another track's number
+/// for one without sound, and nobody read the rest of it.
+#[test]
+fn a_track_whose_number_is_flipped_is_not_taken_for_silence() {
+    let rested = Rested::record();
+    let (ring, threads) = open(rested.dir.path());
+    let mut flips = 0;
+    for (_, slot, range) in rested.covered.iter().filter(|(kind, ..)| *kind == "media") {
+        let path = slot_path(rested.dir.path(), *slot);
+        let slot = fs::read(&path).expect("there");
+        let media = &slot[range.start as usize..range.end as usize];
+        // Type, version and flags, then the number: ISO/IEC 14496-12, 8.8.7.
+        let heads = media.windows(4).enumerate().filter(|(_, word)| *word == b"tfhd");
+        for (at, _) in heads {
+            let number = range.start + at as u64 + 11;
+            flip(&path, number, 7);
+            let told = format!("track number at byte {number} of {}", path.display());
+            let [_, refused, _] = rested.check(&ring, &told);
+            assert!(refused > 0, "{told}: nobody noticed");
+            flip(&path, number, 7);
+            flips += 1;
+        }
+    }
+    assert!(flips >= 2 * STREAMS * SESSIONS, "{flips} tracks");
+    threads.close(&ring);
+}
+
 #[test]
 fn what_is_behind_a_flipped_bit_in_a_slot_that_was_open_is_not_overwritten() {
     let rested = Rested::record();

@@ -114,6 +114,10 @@ impl ClipSource for Synthetic {
         Ok(head)
     }
 
+    fn check(&self, _: u32) -> Result<(), ClipError> {
+        Ok(())
+    }
+
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
         for (at, byte) in buf.iter_mut().enumerate() {
             *byte = (offset as usize + at) as u8 ^ fragment as u8;

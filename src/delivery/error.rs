@@ -23,7 +23,7 @@ pub enum ErrorClass {
     Drop,
     /// The file will never be delivered although its media is there: a loss for the ledger.
     Lose,
-    /// The file is damaged: set it aside for a person to look at.
+    /// The file is damaged: set it aside for a person to look at. A loss for the ledger, too.
     Quarantine,
     /// Nothing can be delivered before the settings are changed.
     Stop,

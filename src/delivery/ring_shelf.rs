@@ -147,10 +147,8 @@ impl Shelf for RingShelf {
                 ErrorClass::Retry | ErrorClass::Stop => {
                     catalog.set_state(file, FileState::Queued, &why, attempts)
                 }
-                ErrorClass::Lose => catalog.give_up(file, &why, attempts),
-                ErrorClass::Drop | ErrorClass::Quarantine => {
-                    catalog.set_state(file, FileState::Failed, &why, attempts)
-                }
+                ErrorClass::Lose | ErrorClass::Quarantine => catalog.give_up(file, &why, attempts),
+                ErrorClass::Drop => catalog.set_state(file, FileState::Failed, &why, attempts),
             })
             .map_err(shelf_error)
     }

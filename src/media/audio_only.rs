@@ -104,6 +104,10 @@ impl ClipSource for AudioOnly {
         Ok(self.select(fragment)?.0.moof)
     }
 
+    fn check(&self, fragment: u32) -> Result<(), ClipError> {
+        self.clip.check(self.locate(fragment)?.0)
+    }
+
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
         let (inner, _) = self.locate(fragment)?;
         let sound = self.sound(fragment)?;
@@ -151,6 +155,10 @@ mod tests {
             let mut head = fragment_head(fragment, &runs);
             head.truncate(head.len() - 8);
             Ok(head)
+        }
+
+        fn check(&self, _: u32) -> Result<(), ClipError> {
+            Ok(())
         }
 
         fn read_payload(&self, fragment: u32, at: u32, buf: &mut [u8]) -> Result<(), ClipError> {

@@ -61,6 +61,11 @@ pub trait ClipSource: Send + Sync {
     /// # Errors
     /// The flash fails.
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError>;
+    /// Reads the whole fragment and checks it. What gives out something of a payload need not call it.
+    ///
+    /// # Errors
+    /// The flash fails, or the fragment is not what was sealed.
+    fn check(&self, fragment: u32) -> Result<(), ClipError>;
 
     /// Fragments in the clip.
     fn fragment_count(&self) -> u32 {

@@ -223,6 +223,10 @@ impl ClipSource for RingClip {
         Ok(moof)
     }
 
+    fn check(&self, fragment: u32) -> Result<(), ClipError> {
+        self.cached(fragment).map(drop)
+    }
+
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
         let cache = self.cached(fragment)?;
         let cached = cache.as_ref().expect("just cached");

@@ -15,7 +15,7 @@ use crate::platform::clock::Clock;
 use crate::platform::flash::{Flash, FlashLock, Open};
 use crate::ring::RingError;
 use crate::ring::catalog::clips::{Arrivals, RangeSegment};
-use crate::ring::catalog::open::Span;
+use crate::ring::catalog::open::{FileState, Span};
 use crate::ring::catalog::recover::Recovered;
 use crate::ring::catalog::room;
 use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState};
@@ -154,6 +154,13 @@ impl Ring {
         let found = self.catalog.call_blocking(move |state| {
             let record = state.file(file)?;
             if !state.holds_file(&record)? {
+                // What goes before it is delivered says so: it is its rows that are wrong.
+                if matches!(
+                    record.state,
+                    FileState::Waiting | FileState::Queued | FileState::Uploading
+                ) {
+                    state.check_file(file)?;
+                }
                 return Err(RingError::Gone(format!("a part of file {file}")));
             }
             state.check_file(file)?;

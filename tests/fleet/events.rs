@@ -1,7 +1,9 @@
 //! Events: in order and none missing, whatever link, box and broker do; never gone before the broker
 //! has acknowledged them; bounded for weeks without a link, and what fell out is told.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -300,6 +302,49 @@ fn weeks_without_a_link_are_bounded_and_what_fell_out_is_in_the_ledger() {
     let told: Vec<u64> = (0..heard.len()).map(seq).collect();
     assert_eq!(told, (first..first + heard.len() as u64).collect::<Vec<_>>(), "none is missing");
     operator.hear(SOON, STATE, "the ledger has it", |state| state["ring"]["losses"] == 1);
+}
+
+#[test]
+fn a_file_that_rotted_before_it_was_delivered_is_told_as_a_loss_and_the_rest_goes_on() {
+    let broker = Broker::start();
+    let folder = scratch("outbox");
+    let target = folder.path().join("usb");
+    let upload = format!("[upload]\ntarget = \"directory\"\npath = {target:?}\n");
+    let (operator, _relay, mut edge) =
+        behind_a_relay(&broker, BoxPlan::default().sections(&upload));
+    for stream in ["rotten", "sound"] {
+        send(&edge, stream);
+        edge.file_within(SOON, |row| row["stream"] == stream && row["state"] == "queued");
+    }
+    assert!(edge.terminate(SOON).success());
+    flip_a_bit_of(&edge, "rotten");
+    fs::create_dir(&target).expect("made");
+    edge.start_again();
+    edge.file_within(SOON, |row| row["stream"] == "sound" && row["state"] == "delivered");
+    let row = edge.file_within(SOON, |row| row["stream"] == "rotten" && row["state"] == "failed");
+    let told = || operator.events().into_iter().find(|(kind, _)| kind == "loss");
+    let (_, loss) = wait_for(SOON, "the loss is told", told);
+    assert_eq!(loss["file"]["file_id"], row["file_id"], "{loss:#}");
+    assert_eq!((&loss["file"]["stream"], &loss["reason"]), (&json!("rotten"), &row["why"]));
+    assert!(row["why"].as_str().is_some_and(|why| why.contains("damaged")), "{row:#}");
+}
+
+/// Flips a bit of the first fragment of a stream, in its slot.
+fn flip_a_bit_of(edge: &EdgeBox, stream: &str) {
+    let db = rusqlite::Connection::open(edge.ring().join("state.db")).expect("opens");
+    let (slot, media): (u32, u32) = db
+        .query_row(
+            "SELECT slot, media FROM segment JOIN session ON session.id = segment.session
+             JOIN stream ON stream.id = session.stream WHERE stream.stream = ?1",
+            [stream],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .expect("it is on flash");
+    let path = edge.ring().join(format!("slots/{slot:06}.mp4"));
+    let slot = fs::File::options().read(true).write(true).open(path).expect("opens");
+    let (mut byte, at) = ([0], u64::from(media) + 1_000);
+    slot.read_exact_at(&mut byte, at).expect("read");
+    slot.write_all_at(&[byte[0] ^ 4], at).expect("written");
 }
 
 #[test]

@@ -88,6 +88,10 @@ impl ClipSource for MemoryClip {
         Ok(self.fragments[fragment as usize].0.clone())
     }
 
+    fn check(&self, _: u32) -> Result<(), ClipError> {
+        Ok(())
+    }
+
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
         let payload = &self.fragments[fragment as usize].1;
         buf.copy_from_slice(&payload[offset as usize..offset as usize + buf.len()]);

@@ -36,6 +36,8 @@ pub struct Camera {
     /// When the session ends, or the next begins.
     pub turns_at_ms: u64,
     pub next_sample_ms: u64,
+    /// When the last session began.
+    pub began_ms: u64,
     /// Pictures of this session.
     pub in_session: u64,
     /// Since when it has been due without a break.
@@ -53,6 +55,7 @@ impl Camera {
             live: None,
             turns_at_ms,
             next_sample_ms: 0,
+            began_ms: 0,
             in_session: 0,
             due_since_ms: None,
             next: 0,

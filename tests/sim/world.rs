@@ -25,6 +25,7 @@ use edgerec::sim::random::Random;
 
 use crate::broker::{Arrival, Broker, SECRET};
 use crate::camera::{Camera, MARK, Sent};
+use crate::checks::LOSS_BOUND_MS;
 use crate::life::{CAPACITY_BYTES, Grounds, Life, SLOT_BYTES, SLOTS, us};
 use crate::trace::Trace;
 use crate::vod::SimVod;
@@ -75,6 +76,10 @@ pub struct World {
     /// What is to happen at these times.
     power_at: Option<(u64, bool)>,
     trouble_ends_ms: Option<u64>,
+    /// When the flash last failed each time, from and to.
+    fails_ms: Option<(u64, u64)>,
+    /// When it began to fail, if it did so up to a power cut or to shortly before it.
+    pub failed_since_ms: Option<u64>,
     clock_set_ms: Option<u64>,
     link_turns_ms: u64,
 }
@@ -132,6 +137,8 @@ impl World {
             syncs_seen: (0, 0),
             power_at: None,
             trouble_ends_ms: None,
+            fails_ms: None,
+            failed_since_ms: None,
             clock_set_ms: None,
             link_turns_ms: random.between(600_000, DAY_MS),
             random,
@@ -381,6 +388,7 @@ impl World {
         camera.turns_at_ms = now_ms + self.random.between(15_000, 90_000);
         camera.next_sample_ms = now_ms;
         (camera.in_session, camera.due_since_ms) = (0, None);
+        camera.began_ms = now_ms;
         let name = camera.key.to_string();
         self.trace.event(now_ms, "session", &name);
         self.draw_fate();
@@ -497,7 +505,9 @@ impl World {
         let kind = self.random.below(5);
         let once = self.random.one_in(2);
         let lasts_ms = self.random.between(300, 20_000);
-        self.trouble_ends_ms = Some(self.now_ms() + lasts_ms);
+        let now_ms = self.now_ms();
+        self.trouble_ends_ms = Some(now_ms + lasts_ms);
+        self.fails_ms = (kind != 4 && !once).then_some((now_ms, now_ms + lasts_ms));
         let (clock, troubles) = (self.clock.clone(), self.flash_troubles.clone());
         let mut random = self.random.split();
         let mut left = if once { 1 } else { u64::MAX };
@@ -582,6 +592,8 @@ impl World {
         } else {
             self.flash.cut(&mut self.random)
         }
+        let failed = self.fails_ms.take().filter(|(_, until)| down_ms < until + LOSS_BOUND_MS);
+        self.failed_since_ms = failed.filter(|_| !kill).map(|(since, _)| since);
         self.end_trouble();
         self.database.restore(&image).expect("written");
         let kind = if kill { "kill" } else { "power cut" };

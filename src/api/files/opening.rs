@@ -75,6 +75,10 @@ impl<C: ClipSource> ClipSource for Watched<C> {
         self.clip.moof(fragment)
     }
 
+    fn check(&self, fragment: u32) -> Result<(), ClipError> {
+        self.clip.check(fragment)
+    }
+
     fn read_payload(&self, fragment: u32, offset: u32, buf: &mut [u8]) -> Result<(), ClipError> {
         self.clip.read_payload(fragment, offset, buf)
     }
@@ -93,6 +97,10 @@ mod tests {
 
         fn moof(&self, _: u32) -> Result<Vec<u8>, ClipError> {
             Ok(Vec::new())
+        }
+
+        fn check(&self, _: u32) -> Result<(), ClipError> {
+            Ok(())
         }
 
         fn read_payload(&self, _: u32, _: u32, _: &mut [u8]) -> Result<(), ClipError> {

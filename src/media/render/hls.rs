@@ -165,9 +165,9 @@ fn cut<L: Layout>(
                 plan.playlist.map(&format!("init-{}.mp4", part.set));
             }
             begin_segment(&mut builder.layout, fragment);
-            plan.starts.push(builder.push(fragment, &moof));
+            plan.starts.push(builder.push(fragment, &moof)?);
         } else {
-            builder.push(fragment, &moof);
+            builder.push(fragment, &moof)?;
         }
     }
     if let Some(length_us) = cutter.finish() {

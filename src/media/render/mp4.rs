@@ -101,7 +101,7 @@ impl Mp4Rendering {
         let mut target = Target::All(Captured::new(tables_bytes_max));
         for fragment in 0..clip.fragment_count() {
             let (_, moof) = read_moof(&*clip, fragment)?;
-            let offset = builder.push(fragment, &moof);
+            let offset = builder.push(fragment, &moof)?;
             index.push(fragment, offset, &state);
             lanes.apply(fragment, &moof, &mut state, &mut target);
         }

@@ -108,6 +108,15 @@ impl Pieces {
         self.len == 0
     }
 
+    /// Whether filling them all reads something of the payload.
+    fn have_payload(&self) -> bool {
+        self.list.iter().any(|piece| match piece.kind {
+            PieceKind::Head { .. } => false,
+            PieceKind::Sample(sample) => sample.size > 0,
+            PieceKind::Payload => piece.len > 0,
+        })
+    }
+
     fn clear(&mut self) {
         self.list.clear();
         self.len = 0;
@@ -215,14 +224,21 @@ impl<L: Layout> StreamBuilder<L> {
         }
     }
 
-    /// Takes the next fragment; returns its first byte in the stream.
-    pub fn push(&mut self, fragment: u32, moof: &Moof) -> u64 {
+    /// Takes the next fragment; returns its first byte in the stream. One of which nothing will be read
+    /// is read now: its `moof` is believed only with the whole of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn push(&mut self, fragment: u32, moof: &Moof) -> Result<u64, ClipError> {
         let start = self.len;
         self.index.push(fragment, start, &self.state);
         self.pieces.clear();
         self.layout.lay_out(fragment, moof, &mut self.state, &mut self.pieces);
+        if !self.pieces.have_payload() {
+            self.clip.check(fragment)?;
+        }
         self.len = start.saturating_add(self.pieces.len());
-        start
+        Ok(start)
     }
 
     /// The stream, all fragments being known.
@@ -242,7 +258,7 @@ impl<L: Layout> Stream<L> {
         let mut builder = StreamBuilder::new(Arc::clone(&clip), layout, INDEX_BYTES_MAX);
         for fragment in 0..clip.fragment_count() {
             let (_, moof) = read_moof(&*clip, fragment)?;
-            builder.push(fragment, &moof);
+            builder.push(fragment, &moof)?;
         }
         Ok(builder.finish())
     }

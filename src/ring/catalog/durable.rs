@@ -92,7 +92,17 @@ impl CatalogState {
 
     fn enter(&mut self, events: Vec<DurableEvent>, origin: Origin) -> Result<(), RingError> {
         self.learn_from(&events)?;
-        self.in_entry(origin, |entry| events.into_iter().try_for_each(|event| entry.enter(event)))
+        let begins_loss = events.iter().any(|event| self.begins_loss(event));
+        let enter = |state: &mut Self| {
+            state.in_entry(origin, |entry| {
+                events.into_iter().try_for_each(|event| entry.enter(event))
+            })
+        };
+        if begins_loss {
+            // No media follows whose sync would make it durable.
+            return self.promising("entering a loss", enter);
+        }
+        enter(self)
     }
 
     pub(super) fn in_entry(

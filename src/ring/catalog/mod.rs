@@ -235,6 +235,7 @@ impl CatalogState {
         let service = CatalogState::read_service(&db)
             .map_err(RingError::catalog("reading what the API has set"))?;
         let dates = Dates::read(&db).map_err(RingError::catalog("reading when boots began"))?;
+        let losing = losing::open_gaps(&db).map_err(RingError::catalog("reading open gaps"))?;
         let notices = NoticeDesk::of_box(&identity.box_id);
         let opened = clock.now().boot;
         Ok(CatalogState {
@@ -245,7 +246,7 @@ impl CatalogState {
             settings,
             open_files: BTreeMap::new(),
             open_segments: BTreeMap::new(),
-            losing: BTreeMap::new(),
+            losing,
             leases,
             news: Arc::new(Notify::new()),
             waiting: Vec::new(),
@@ -271,17 +272,29 @@ impl CatalogState {
         what: &'static str,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, RingError> {
+        self.promising(what, |state| {
+            let done = state.db.transaction().and_then(|transaction| {
+                let value = work(&transaction)?;
+                transaction.commit()?;
+                Ok(value)
+            });
+            done.map_err(RingError::catalog(what))
+        })
+    }
+
+    /// Has the one transaction that `work` makes durable when this returns.
+    fn promising<T>(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<T, RingError>,
+    ) -> Result<T, RingError> {
         if !planted::is_planted("EDGEREC_PLANT_LATE_PROMISES") {
             self.db.pragma_update(None, "synchronous", "FULL").map_err(RingError::catalog(what))?;
         }
-        let done = self.db.transaction().and_then(|transaction| {
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        });
+        let done = work(self);
         self.db.pragma_update(None, "synchronous", "NORMAL").map_err(RingError::catalog(what))?;
         self.promises += u64::from(done.is_ok());
-        done.map_err(RingError::catalog(what))
+        done
     }
 
     /// How many transactions were durable when they returned.
