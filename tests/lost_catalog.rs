@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,6 +177,27 @@ fn recording_begins_after_a_few_reads_however_large_the_ring_is() {
     assert!(reads[1] < 32, "{} reads", reads[1]);
 }
 
+/// Changes the catalog at `path` as if each slot had been filled with a session and a file of its own.
+fn fill(path: &Path) {
+    let db = rusqlite::Connection::open(path).expect("there");
+    db.execute_batch(
+        "BEGIN;
+         UPDATE slot SET state = 3, generation = 1, age = slot + 1;
+         INSERT INTO stream VALUES (1, 'd', 'live', 'then');
+         INSERT INTO session SELECT slot + 1000, 1, zeroblob(16), 0, slot * 10000, 1, 'rtmp', '',
+             slot * 10000 + 9000, 'finished' FROM slot;
+         INSERT INTO segment SELECT slot, 0, 1, slot + 1000, 4096, 500000, 0, slot * 10000,
+             slot * 10000 + 9000, NULL FROM slot;
+         INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
+             start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
+             name_pattern, queue_number) SELECT slot + 1000, slot + 1000, 1, slot + 1000, 0, 1, 0,
+             0, slot * 10000, 1, slot * 10000 + 9000, 0, 9000, 0, '', slot FROM slot;
+         INSERT INTO span SELECT slot + 1000, 0, slot, 1, 0, 4096, 500000, 0 FROM slot;
+         COMMIT;",
+    )
+    .expect("filled");
+}
+
 #[test]
 fn an_ordinary_start_reads_as_little_of_a_large_ring() {
     let long = std::env::var_os("EDGEREC_LONG").is_some();
@@ -190,25 +212,7 @@ fn an_ordinary_start_reads_as_little_of_a_large_ring() {
         };
         drop(start());
         let path = dir.path().join("state.db");
-        // As if each slot had been filled with a session and a file of its own.
-        let db = rusqlite::Connection::open(&path).expect("there");
-        db.execute_batch(
-            "BEGIN;
-             UPDATE slot SET state = 3, generation = 1, age = slot + 1;
-             INSERT INTO stream VALUES (1, 'd', 'live', 'then');
-             INSERT INTO session SELECT slot + 1000, 1, zeroblob(16), 0, slot * 10000, 1, 'rtmp', '',
-                 slot * 10000 + 9000, 'finished' FROM slot;
-             INSERT INTO segment SELECT slot, 0, 1, slot + 1000, 4096, 500000, 0, slot * 10000,
-                 slot * 10000 + 9000, NULL FROM slot;
-             INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
-                 start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
-                 name_pattern, queue_number) SELECT slot + 1000, slot + 1000, 1, slot + 1000, 0, 1, 0,
-                 0, slot * 10000, 1, slot * 10000 + 9000, 0, 9000, 0, '', slot FROM slot;
-             INSERT INTO span SELECT slot + 1000, 0, slot, 1, 0, 4096, 500000, 0 FROM slot;
-             COMMIT;",
-        )
-        .expect("filled");
-        drop(db);
+        fill(&path);
         let before = flash.reads();
         let began = std::time::Instant::now();
         let (mut state, _still) = start();
@@ -217,7 +221,9 @@ fn an_ordinary_start_reads_as_little_of_a_large_ring() {
         let reads = flash.reads() - before;
         let bytes = fs::metadata(&path).expect("there").len();
         let reserved = began.elapsed();
-        println!("{slots} slots: {reads} reads, {opened:?}, {reserved:?} with slots, {bytes} bytes");
+        println!(
+            "{slots} slots: {reads} reads, {opened:?}, {reserved:?} with slots, {bytes} bytes"
+        );
         reads
     });
     assert!(reads[1] <= reads[0], "{reads:?} reads for {sizes:?} slots");
@@ -302,4 +308,35 @@ fn a_large_ring_keeps_slots_blank_also_after_they_were_recorded_to() {
     }
     assert_eq!(blank(), 4, "and blank again when what they held was overwritten");
     threads.close(&ring);
+}
+
+#[test]
+fn damage_of_a_large_catalog_is_found_while_the_box_runs_and_the_next_start_makes_it_anew() {
+    let dir = scratch();
+    format(dir.path(), 6_000);
+    let (ring, threads) = open(dir.path());
+    threads.close(&ring);
+    let path = dir.path().join("state.db");
+    fill(&path);
+    let (ring, threads) = open(dir.path());
+    assert!(!threads.damage().is_cancelled(), "it is whole");
+    threads.close(&ring);
+    // An index that says something else than its table.
+    let db = rusqlite::Connection::open(&path).expect("there");
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'file_start'";
+    let page: u64 = db.query_row(root, [], |row| row.get::<_, u32>(0)).expect("there").into();
+    drop(db);
+    let file = fs::File::options().read(true).write(true).open(&path).expect("there");
+    let (mut last, at) = ([0; 2], page * 4_096 - 2);
+    file.read_exact_at(&mut last, at).expect("there");
+    file.write_all_at(&[last[0] ^ 1, last[1]], at).expect("written");
+    let (ring, threads) = open(dir.path());
+    wait_until(SOON, "the damage is found", || threads.damage().is_cancelled());
+    record_live(&ring, 1);
+    threads.close(&ring);
+    let (ring, threads) = open(dir.path());
+    assert!(dir.path().join("state.db.damaged").exists(), "it is kept to be looked at");
+    assert!(!threads.damage().is_cancelled());
+    threads.close(&ring);
+    assert!(!dir.path().join("state.db.is-damaged").exists(), "it is made anew once");
 }

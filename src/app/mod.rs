@@ -100,6 +100,9 @@ pub enum AppError {
     /// Nothing can be recorded any more; a restart of the program recovers.
     #[error("the writer thread ended unasked")]
     WriterGone,
+    /// The catalog is damaged; a start of the program makes it anew.
+    #[error("state.db is damaged, and is made anew at the next start")]
+    CatalogDamaged,
     /// The ring's disk cannot be recorded to any more; a start of the program finds it again.
     #[error("{}", _0.words())]
     Disk(DiskFault),
@@ -177,8 +180,8 @@ pub async fn run_on(
         .transpose()
         .map_err(AppError::Target)?;
     let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
-    let (writer_ended, disk) = (threads.ended(), threads.disk());
-    let parts = Parts { platform, config, rules, target, ring: ring.clone(), writer_ended, disk };
+    let broken = (threads.ended(), threads.damage(), threads.disk());
+    let parts = Parts { platform, config, rules, target, ring: ring.clone(), broken };
     let served = serve(parts, shutdown, ready).await;
     threads.close(&ring);
     served
@@ -191,8 +194,8 @@ struct Parts {
     rules: RulesWatch,
     target: Option<Arc<dyn Target>>,
     ring: Arc<Ring>,
-    writer_ended: CancellationToken,
-    disk: Disk,
+    /// What ends the box: the writer's end, damage of the catalog, the disk that is watched.
+    broken: (CancellationToken, CancellationToken, Disk),
 }
 
 /// Serves until `shutdown`, then ends streams first and everything else after them.
@@ -201,7 +204,7 @@ async fn serve(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    let Parts { platform, config, rules, target, ring, writer_ended, disk } = parts;
+    let Parts { platform, config, rules, target, ring, broken: (writer_ended, damage, disk) } = parts;
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
@@ -290,6 +293,7 @@ async fn serve(
     let broken = tokio::select! {
         () = shutdown.cancelled() => None,
         () = writer_ended.cancelled() => Some(AppError::WriterGone),
+        () = damage.cancelled() => Some(AppError::CatalogDamaged),
         fault = disk::watch(disk, config.ring, ending) => Some(AppError::Disk(fault)),
     };
     end_in_order((ends_streams, streams), (background, after_streams)).await;

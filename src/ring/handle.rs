@@ -15,6 +15,7 @@ use crate::platform::clock::Clock;
 use crate::platform::flash::{Flash, FlashLock, Open};
 use crate::ring::RingError;
 use crate::ring::catalog::clips::{Arrivals, RangeSegment};
+use crate::ring::catalog::damage::Look;
 use crate::ring::catalog::open::{FileState, Span};
 use crate::ring::catalog::recover::Recovered;
 use crate::ring::catalog::room;
@@ -22,7 +23,7 @@ use crate::ring::catalog::{Catalog, CatalogSettings, CatalogState};
 use crate::ring::clip::{Leases, RingClip};
 use crate::ring::desk::WriterDesk;
 use crate::ring::disk::Disk;
-use crate::ring::identity::{RingIdentity, lock};
+use crate::ring::identity::{DAMAGE_MARK, RingIdentity, lock};
 use crate::ring::lane::Lanes;
 use crate::ring::live_hub::LiveHub;
 use crate::ring::rebuild::Rebuild;
@@ -61,7 +62,9 @@ pub struct RingThreads {
     writer: JoinHandle<()>,
     catalog: JoinHandle<()>,
     rebuild: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+    look: Option<Look>,
     ended: CancellationToken,
+    damage: CancellationToken,
     disk: Disk,
     _lock: Box<dyn FlashLock>,
 }
@@ -102,6 +105,7 @@ impl Ring {
         let identity = RingIdentity::read(&*flash, &settings.path)?;
         let disk = Disk::of(flash.clone(), &settings.path, &identity)?;
         let (state, still) = StillRing::open(settings, flash, clock)?;
+        let damage = state.damage();
         let threads = RingError::flash("starting a thread");
         let (catalog, catalog_thread) = Catalog::start(state).map_err(threads)?;
         let StaffedRing { ring, writer, desk, rebuild, lock } = still.staff(catalog);
@@ -124,9 +128,18 @@ impl Ring {
                 Some((thread.map_err(RingError::flash("starting a thread"))?, stop))
             }
         };
-        let (lanes, catalog) = (ring.lanes.clone(), catalog_thread);
-        let threads =
-            RingThreads { desk, lanes, writer, catalog, rebuild, ended, disk, _lock: lock };
+        let threads = RingThreads {
+            desk,
+            lanes: ring.lanes.clone(),
+            writer,
+            catalog: catalog_thread,
+            rebuild,
+            look: Look::begin(&settings.path, &ring.catalog)?,
+            ended,
+            damage,
+            disk,
+            _lock: lock,
+        };
         Ok((ring, threads))
     }
 
@@ -295,6 +308,12 @@ impl RingThreads {
         self.ended.clone()
     }
 
+    /// Cancelled when the catalog is found to be damaged: the next start makes it anew.
+    #[must_use]
+    pub fn damage(&self) -> CancellationToken {
+        self.damage.clone()
+    }
+
     /// The disk that the ring was opened on.
     #[must_use]
     pub fn disk(&self) -> Disk {
@@ -304,6 +323,7 @@ impl RingThreads {
     /// Writes and syncs what the lanes still hold, and closes the catalog. Streams should have
     /// ended: what they push after this is lost.
     pub fn close(self, ring: &Ring) {
+        self.look.into_iter().for_each(Look::end);
         if let Some((thread, stop)) = self.rebuild {
             stop.store(true, Ordering::Relaxed);
             if thread.join().is_err() {
@@ -336,6 +356,11 @@ pub(super) fn open_catalog(
         let identity = slots.identity.clone();
         CatalogState::open(path, identity, clock.clone(), settings, leases.clone())
     };
+    let mark = path.join(DAMAGE_MARK);
+    if flash.exists(&mark) {
+        set_aside(path, flash, "it was found when the box last ran")?;
+        flash.remove_file(&mark).map_err(RingError::flash("removing the mark of damage"))?;
+    }
     let mut state = match open() {
         Ok(state) => state,
         // Written by a newer program: not damaged, only not ours to read.
@@ -343,7 +368,7 @@ pub(super) fn open_catalog(
         // Whole, as far as anybody knows.
         Err(passing) if passing.may_pass() => return Err(passing),
         Err(problem) => {
-            set_aside(path, flash, &problem)?;
+            set_aside(path, flash, &told(&problem))?;
             open()?
         }
     };
@@ -351,7 +376,7 @@ pub(super) fn open_catalog(
         // What the first look at its pages has not found.
         Err(problem) if problem.is_damage_of_catalog() => {
             state.close();
-            set_aside(path, flash, &problem)?;
+            set_aside(path, flash, &told(&problem))?;
             let mut state = open()?;
             let recovered = state.recover(flash, path, slots)?;
             Ok((state, recovered))
@@ -360,10 +385,17 @@ pub(super) fn open_catalog(
     }
 }
 
+/// A problem with its cause.
+fn told(problem: &RingError) -> String {
+    match std::error::Error::source(problem) {
+        Some(cause) => format!("{problem}: {cause}"),
+        None => problem.to_string(),
+    }
+}
+
 /// Moves a damaged catalog aside.
-fn set_aside(path: &Path, flash: &dyn Flash, problem: &RingError) -> Result<(), RingError> {
-    warn!(%problem, cause = ?std::error::Error::source(problem),
-        "state.db is damaged; it is moved aside and made anew from the slots");
+fn set_aside(path: &Path, flash: &dyn Flash, problem: &str) -> Result<(), RingError> {
+    warn!(problem, "state.db is damaged; it is moved aside and made anew from the slots");
     for suffix in ["", "-wal", "-shm"] {
         let from = path.join(format!("state.db{suffix}"));
         if flash.exists(&from) {

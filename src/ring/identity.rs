@@ -11,6 +11,8 @@ use crate::platform::random::random_bytes;
 use crate::ring::RingError;
 use crate::ring::layout::FORMAT_VERSION;
 
+/// Says that `state.db` was found to be damaged.
+pub(super) const DAMAGE_MARK: &str = "state.db.is-damaged";
 /// `ring.id` is never longer than this.
 const IDENTITY_BYTES_MAX: u64 = 4_096;
 /// The smallest reserve: room for the catalog and its write-ahead log.

@@ -149,9 +149,11 @@ impl RingError {
     pub fn is_damage_of_catalog(&self) -> bool {
         use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, Unknown};
         let RingError::Catalog { source, .. } = self else { return false };
-        // Rows that contradict each other, or text that is none: SQLite says so of the statement.
+        // Rows that contradict each other, or text that is none: SQLite says so of the statement. Ours
+        // are sound where the tables are as they were made.
         let code = source.sqlite_error_code();
         self.is_bad_row()
+            || matches!(source, rusqlite::Error::SqlInputError { .. })
             || matches!(code, Some(DatabaseCorrupt | NotADatabase | ConstraintViolation | Unknown))
     }
 

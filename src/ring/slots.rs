@@ -8,7 +8,7 @@ use crate::domain::ids::SlotIndex;
 use crate::domain::limits::PAGE_BYTES;
 use crate::platform::flash::{Flash, FlashFile, Open};
 use crate::ring::RingError;
-use crate::ring::identity::{RingIdentity, slot_path};
+use crate::ring::identity::{DAMAGE_MARK, RingIdentity, slot_path};
 use crate::ring::right_of_way::RightOfWay;
 
 /// The slots of one ring.
@@ -42,6 +42,18 @@ impl Slots {
             return Err(RingError::Damaged { slot, offset: len, what: "the file is too short" });
         }
         Ok(file)
+    }
+
+    /// Leaves the mark that `state.db` is damaged; durable.
+    ///
+    /// # Errors
+    /// The flash fails.
+    pub fn mark_catalog(&self) -> Result<(), RingError> {
+        let mark = self.path.join(DAMAGE_MARK);
+        let marked = self.flash.open(&mark, Open::Truncate).and_then(|file| file.sync_data());
+        marked
+            .and_then(|()| self.flash.sync_dir(&self.path))
+            .map_err(RingError::flash("marking state.db as damaged"))
     }
 
     /// Makes a slot look as `format` made it: its first page is zero, durably.

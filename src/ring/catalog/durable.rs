@@ -74,7 +74,7 @@ impl CatalogState {
     /// The database fails; the slots still hold everything.
     pub fn apply(&mut self, events: Vec<DurableEvent>) -> Result<(), RingError> {
         self.flows.count(&events);
-        self.enter(events, Origin::Live)
+        self.do_judged(|state| state.enter(events, Origin::Live))
     }
 
     /// Like [`apply`](Self::apply), for fragments found again in open slots after a crash.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
 use crate::ring::RingError;
 use crate::ring::catalog::rows::unsql;
-use crate::ring::catalog::{database_path, schema};
+use crate::ring::catalog::{damage, database_path, schema};
 use crate::ring::identity::RingIdentity;
 
 /// Files without media that are told one by one.
@@ -68,7 +68,9 @@ impl Inventory {
         if !path.exists() {
             return Ok(None);
         }
-        Ok(Some(Inventory { db: schema::open(&path, identity)? }))
+        let db = schema::open(&path, identity)?;
+        damage::look_at(&db).map_err(RingError::catalog("looking at state.db"))?;
+        Ok(Some(Inventory { db }))
     }
 
     /// Every slot in order.

@@ -8,6 +8,7 @@
 //! in the slots that were open.
 
 pub mod clips;
+pub mod damage;
 mod dating;
 pub mod durable;
 mod endings;
@@ -44,6 +45,7 @@ use std::sync::{Arc, mpsc};
 use arc_swap::ArcSwap;
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::domain::files::FileFormat;
@@ -149,7 +151,7 @@ impl Catalog {
         let (answer, answered) = oneshot::channel();
         self.post(move |state| {
             // The asker may have given up.
-            let _ = answer.send(job(state));
+            let _ = answer.send(state.do_judged(job));
         });
         answered.await.unwrap_or(Err(RingError::Closed))
     }
@@ -164,7 +166,7 @@ impl Catalog {
     ) -> Result<T, RingError> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.post(move |state| {
-            let _ = answer.send(job(state));
+            let _ = answer.send(state.do_judged(job));
         });
         self.jobs.is_waited_for();
         answered.recv().unwrap_or(Err(RingError::Closed))
@@ -210,6 +212,7 @@ pub struct CatalogState {
     /// While slots are unread.
     rebuilding: Option<Rebuilding>,
     promises: u64,
+    damage: CancellationToken,
     closing: bool,
 }
 
@@ -262,6 +265,7 @@ impl CatalogState {
             slots: None,
             rebuilding: None,
             promises: 0,
+            damage: CancellationToken::new(),
             closing: false,
         })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use crate::ring::RingError;
+use crate::ring::catalog::damage;
 use crate::ring::catalog::open::SlotState;
 use crate::ring::catalog::room::LOG_BYTES;
 use crate::ring::identity::RingIdentity;
@@ -216,13 +217,7 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     db.pragma_update(None, "cache_size", -1024)?;
     db.pragma_update(None, "journal_size_limit", LOG_BYTES.cast_signed())?;
     db.set_prepared_statement_cache_capacity(64);
-    let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if check != "ok" {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-            Some(check),
-        ));
-    }
+    damage::look_at_small(&db)?;
     Ok(db)
 }
 
