@@ -180,8 +180,8 @@ pub async fn run_on(
         .transpose()
         .map_err(AppError::Target)?;
     let (ring, threads) = open_ring(&config.ring, &platform, target.is_some())?;
-    let broken = (threads.ended(), threads.damage(), threads.disk());
-    let parts = Parts { platform, config, rules, target, ring: ring.clone(), broken };
+    let ends = Ends { writer: threads.ended(), damage: threads.damage(), disk: threads.disk() };
+    let parts = Parts { platform, config, rules, target, ring: ring.clone(), ends };
     let served = serve(parts, shutdown, ready).await;
     threads.close(&ring);
     served
@@ -194,8 +194,17 @@ struct Parts {
     rules: RulesWatch,
     target: Option<Arc<dyn Target>>,
     ring: Arc<Ring>,
-    /// What ends the box: the writer's end, damage of the catalog, the disk that is watched.
-    broken: (CancellationToken, CancellationToken, Disk),
+    ends: Ends,
+}
+
+/// What ends the box, beside those who ask it to.
+struct Ends {
+    /// The writer has ended.
+    writer: CancellationToken,
+    /// The catalog is damaged.
+    damage: CancellationToken,
+    /// To be watched.
+    disk: Disk,
 }
 
 /// Serves until `shutdown`, then ends streams first and everything else after them.
@@ -204,7 +213,7 @@ async fn serve(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), AppError> {
-    let Parts { platform, config, rules, target, ring, broken: (writer_ended, damage, disk) } = parts;
+    let Parts { platform, config, rules, target, ring, ends } = parts;
     let clock = platform.clock.clone();
     callbacks::address(&config, &ring);
     let changed = Arc::new(Notify::new());
@@ -292,9 +301,9 @@ async fn serve(
 
     let broken = tokio::select! {
         () = shutdown.cancelled() => None,
-        () = writer_ended.cancelled() => Some(AppError::WriterGone),
-        () = damage.cancelled() => Some(AppError::CatalogDamaged),
-        fault = disk::watch(disk, config.ring, ending) => Some(AppError::Disk(fault)),
+        () = ends.writer.cancelled() => Some(AppError::WriterGone),
+        () = ends.damage.cancelled() => Some(AppError::CatalogDamaged),
+        fault = disk::watch(ends.disk, config.ring, ending) => Some(AppError::Disk(fault)),
     };
     end_in_order((ends_streams, streams), (background, after_streams)).await;
     broken.map_or(Ok(()), Err)

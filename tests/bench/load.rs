@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -33,16 +34,21 @@ pub struct Load {
 }
 
 impl Load {
-    /// Begins to push `streams` streams, each to its address.
-    pub fn begin(reel: &Arc<Reel>, streams: usize, address: impl Fn(usize) -> SocketAddr) -> Load {
+    /// Begins to push the streams `cam` and each of these numbers, each to its address.
+    pub fn begin(
+        reel: &Arc<Reel>,
+        names: Range<usize>,
+        address: impl Fn(usize) -> SocketAddr,
+    ) -> Load {
+        let streams = names.len();
         let (mut publishers, stop) = (JoinSet::new(), CancellationToken::new());
         let begin = Instant::now();
-        for stream in 0..streams {
+        for (stream, name) in names.enumerate() {
             let number = |count: usize| u32::try_from(count).expect("few streams");
             let begin = begin + GOP * number(stream) / number(streams);
             let (reel, stop) = (Arc::clone(reel), stop.clone());
             let server = address(stream);
-            let stage = Stage { server, app: "live".into(), stream: format!("cam{stream}") };
+            let stage = Stage { server, app: "live".into(), stream: format!("cam{name}") };
             publishers.spawn(async move {
                 let played = Played::default();
                 let player = Player { reel: &reel, begin, length: None, played: &played };

@@ -1,4 +1,4 @@
-//! Who is measured: the box, ffmpeg, nginx with its RTMP module, and the bare floor.
+//! Who is measured: the box, ffmpeg, GStreamer, nginx with its RTMP module, and the bare floor.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::edge_box::binary;
+use serde_json::json;
+
+use crate::support::cloud_api::{ask_ok, unix_now};
+use crate::support::edge_box::{binary, record_all};
 use crate::support::process::{Process, Stdout};
 use crate::support::tool;
 use crate::support::wait::wait_until;
@@ -21,24 +24,41 @@ pub enum Recorder {
     Floor,
     /// The box.
     Edgerec,
+    /// The box with eight recordings of each stream at the same time, one of them in four formats.
+    EdgerecEight,
     /// nginx-rtmp, `record all`.
     NginxRtmp,
+    /// nginx-rtmp with eight `recorder` blocks.
+    NginxEight,
     /// One `ffmpeg -listen 1 -c copy` a stream.
     Ffmpeg,
+    /// One `gst-launch-1.0 … splitmuxsink` a stream. It cannot listen: it plays from an nginx-rtmp that
+    /// records nothing, whose cost does not count.
+    Gstreamer,
 }
 
 impl Recorder {
     /// All, the floor first: the others are compared to it.
-    pub const ALL: [Recorder; 4] =
-        [Recorder::Floor, Recorder::Edgerec, Recorder::NginxRtmp, Recorder::Ffmpeg];
+    pub const ALL: [Recorder; 7] = [
+        Recorder::Floor,
+        Recorder::Edgerec,
+        Recorder::NginxRtmp,
+        Recorder::Ffmpeg,
+        Recorder::Gstreamer,
+        Recorder::EdgerecEight,
+        Recorder::NginxEight,
+    ];
 
     /// As printed, and as chosen by `BENCH_ONLY`.
     pub fn name(self) -> &'static str {
         match self {
             Recorder::Floor => "floor",
             Recorder::Edgerec => "edgerec",
+            Recorder::EdgerecEight => "edgerec x 8",
             Recorder::NginxRtmp => "nginx-rtmp",
+            Recorder::NginxEight => "nginx-rtmp x 8",
             Recorder::Ffmpeg => "ffmpeg -c copy",
+            Recorder::Gstreamer => "splitmuxsink",
         }
     }
 
@@ -46,9 +66,12 @@ impl Recorder {
     pub fn start(self, streams: usize, disk: &Path, aside: &Path) -> Running {
         match self {
             Recorder::Floor => start_floor(disk, aside),
-            Recorder::Edgerec => start_edgerec(disk, aside),
-            Recorder::NginxRtmp => start_nginx(disk, aside),
+            Recorder::Edgerec => start_edgerec(disk, aside, 0),
+            Recorder::EdgerecEight => start_edgerec(disk, aside, streams),
+            Recorder::NginxRtmp => start_nginx(aside, &record_blocks(1, disk)),
+            Recorder::NginxEight => start_nginx(aside, &record_blocks(8, disk)),
             Recorder::Ffmpeg => start_ffmpeg(streams, disk, aside),
+            Recorder::Gstreamer => start_gstreamer(streams, disk, aside),
         }
     }
 }
@@ -56,6 +79,8 @@ impl Recorder {
 /// A recorder that listens.
 pub struct Running {
     processes: Vec<Process>,
+    /// What it needs beside it.
+    _beside: Option<Process>,
     /// One for all streams, or one each.
     addresses: Vec<SocketAddr>,
 }
@@ -85,10 +110,15 @@ fn start_floor(disk: &Path, aside: &Path) -> Running {
     let mut process = Process::start(&command, "floor", &aside.join("floor.log"), Stdout::Piped);
     let line = first_line(&mut process);
     let address = line.strip_prefix("ready ").and_then(|text| text.trim().parse().ok());
-    Running { processes: vec![process], addresses: vec![address.expect("the floor is ready")] }
+    Running {
+        processes: vec![process],
+        _beside: None,
+        addresses: vec![address.expect("the floor is ready")],
+    }
 }
 
-fn start_edgerec(disk: &Path, aside: &Path) -> Running {
+/// The box; `busy` streams have seven tasks beside the rule, and files in all formats.
+fn start_edgerec(disk: &Path, aside: &Path, busy: usize) -> Running {
     let binary = binary();
     let (config, rules) = (aside.join("edgerec.toml"), aside.join("rules.json"));
     let toml = format!(
@@ -98,40 +128,83 @@ fn start_edgerec(disk: &Path, aside: &Path) -> Running {
         rules
     );
     fs::write(&config, toml).expect("the configuration can be written");
-    let all = serde_json::json!({
-        "revision": 1,
-        "templates": [{"TemplateName": "all", "FlvParam": {"Enable": 1}}],
-        "rules": [{"DomainName": "", "AppName": "live", "StreamName": "", "TemplateName": "all"}],
-    });
+    let mut all = record_all(if busy > 0 { &["Flv", "Hls", "Mp4", "Aac"] } else { &["Flv"] });
+    all["revision"] = 1.into();
     fs::write(&rules, all.to_string()).expect("the rules can be written");
     let mut command = Command::new(&binary);
     command.arg("run").arg("--config").arg(&config);
     let log = aside.join("edgerec.log");
     let mut process = Process::start(&command, "edgerec", &log, Stdout::Piped);
     let line = first_line(&mut process);
-    let rtmp = line.split_whitespace().find_map(|word| word.strip_prefix("rtmp=")?.parse().ok());
-    Running { processes: vec![process], addresses: vec![rtmp.expect("the box is ready")] }
+    let address = |name: &str| -> SocketAddr {
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+        word.and_then(|word| word.parse().ok()).expect("the box is ready")
+    };
+    let end = unix_now() + 3_600;
+    for stream in (0..busy).flat_map(|stream| [stream; 7]) {
+        let task = json!({"DomainName": "127.0.0.1", "AppName": "live",
+            "StreamName": format!("cam{stream}"), "EndTime": end});
+        ask_ok(address("api="), "CreateRecordTask", &task);
+    }
+    Running { processes: vec![process], _beside: None, addresses: vec![address("rtmp=")] }
 }
 
-fn start_nginx(disk: &Path, aside: &Path) -> Running {
+/// So many recordings of each stream, as nginx-rtmp is configured.
+fn record_blocks(count: usize, disk: &Path) -> String {
+    let path = disk.display();
+    if count == 1 {
+        return format!("record all; record_path {path};");
+    }
+    (0..count)
+        .map(|number| {
+            format!(
+                "recorder r{number} {{ record all; record_path {path}; record_suffix -{number}.flv; }}\n"
+            )
+        })
+        .collect()
+}
+
+fn start_nginx(aside: &Path, record: &str) -> Running {
+    let (process, address) = nginx(aside, record);
+    Running { processes: vec![process], _beside: None, addresses: vec![address] }
+}
+
+fn nginx(aside: &Path, record: &str) -> (Process, SocketAddr) {
     let address = free_address();
     let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
     let config = aside.join("nginx.conf");
     let text = format!(
         "load_module {module};\ndaemon off;\nworker_processes 1;\nuser root;\n\
          pid {aside}/nginx.pid;\nerror_log {aside}/nginx-error.log;\n\
-         events {{ worker_connections 256; }}\n\
+         events {{ worker_connections 1024; }}\n\
          rtmp {{ server {{ listen {address}; chunk_size 4096; access_log off;\n\
-         application live {{ live on; record all; record_path {disk}; }} }} }}\n",
+         application live {{ live on; {record} }} }} }}\n",
         aside = aside.display(),
-        disk = disk.display()
     );
     fs::write(&config, text).expect("the configuration can be written");
     let mut command = Command::new(tool("nginx"));
     command.arg("-c").arg(&config).arg("-p").arg(aside);
     let process = Process::start(&command, "nginx", &aside.join("nginx.log"), Stdout::Log);
     wait_until(READY_WITHIN, "nginx listens", || is_listening(address));
-    Running { processes: vec![process], addresses: vec![address] }
+    (process, address)
+}
+
+fn start_gstreamer(streams: usize, disk: &Path, aside: &Path) -> Running {
+    let (relay, address) = nginx(aside, "");
+    let processes = (0..streams)
+        .map(|stream| {
+            let mut command = Command::new(tool("gst-launch-1.0"));
+            command.args(["-q", "rtmp2src"]);
+            command.arg(format!("location=rtmp://{address}/live/cam{stream}"));
+            command.args(["!", "flvdemux", "name=d", "splitmuxsink", "name=m"]);
+            command.arg(format!("location={}/cam{stream}-%05d.mp4", disk.display()));
+            command.args(["d.video", "!", "queue", "!", "h264parse", "!", "m.video"]);
+            command.args(["d.audio", "!", "queue", "!", "aacparse", "!", "m.audio_0"]);
+            let log = aside.join(format!("gst-{stream}.log"));
+            Process::start(&command, "gst-launch", &log, Stdout::Log)
+        })
+        .collect();
+    Running { processes, _beside: Some(relay), addresses: vec![address] }
 }
 
 fn start_ffmpeg(streams: usize, disk: &Path, aside: &Path) -> Running {
@@ -149,7 +222,7 @@ fn start_ffmpeg(streams: usize, disk: &Path, aside: &Path) -> Running {
         })
         .collect();
     wait_until(READY_WITHIN, "ffmpeg listens", || addresses.iter().all(|a| is_listening(*a)));
-    Running { processes, addresses }
+    Running { processes, _beside: None, addresses }
 }
 
 fn first_line(process: &mut Process) -> String {

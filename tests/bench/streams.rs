@@ -89,7 +89,7 @@ fn measure(recorder: Recorder, plan: &Plan, reel: &Arc<Reel>) -> Row {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let began = Instant::now();
     let (media_bytes, cost) = runtime.expect("the system gives a poller").block_on(async {
-        let load = Load::begin(reel, plan.streams, |stream| running.address(stream));
+        let load = Load::begin(reel, 0..plan.streams, |stream| running.address(stream));
         // Nothing is waited for: this is the length of the run.
         let _ = tokio::time::timeout(plan.time, std::future::pending::<()>()).await;
         let cost = meter::processes(&running.ids()).expect("/proc is there");
