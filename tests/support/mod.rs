@@ -20,6 +20,7 @@ pub mod ffmpeg;
 pub mod guest;
 pub mod http;
 pub mod json_schema;
+pub mod large_ring;
 pub mod media;
 pub mod memory_shelf;
 pub mod mounts;
