@@ -1,14 +1,11 @@
-//! What a recorder costs: processor time and memory of its processes, bytes and flushes of the
-//! device under it.
+//! What a recorder costs: processor time and memory of its processes.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// Ticks of /proc/PID/stat in a second: USER_HZ, the same on every Linux platform of ours.
 const TICKS_PER_S: f64 = 100.0;
-const SECTOR_BYTES: u64 = 512;
 
 /// Processor time and memory of a process and all below it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -58,35 +55,4 @@ fn read_rss_kib_max(id: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
-}
-
-/// What a block device did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// Flushes.
-    pub flushes: u64,
-}
-
-impl Traffic {
-    /// What came after an earlier look.
-    pub fn since(self, earlier: Traffic) -> Traffic {
-        Traffic {
-            written_bytes: self.written_bytes - earlier.written_bytes,
-            flushes: self.flushes - earlier.flushes,
-        }
-    }
-}
-
-/// Reads the counters of a block device such as `/dev/loop3`.
-pub fn device(device: &Path) -> io::Result<Traffic> {
-    let name = device.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let text = fs::read_to_string(PathBuf::from("/sys/block").join(name).join("stat"))?;
-    let fields: Vec<u64> = text.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    let [written, flushes] = [6, 15].map(|at| fields.get(at).copied());
-    let (Some(sectors), Some(flushes)) = (written, flushes) else {
-        return Err(io::Error::other("the kernel counts no flushes (older than 5.5)"));
-    };
-    Ok(Traffic { written_bytes: sectors * SECTOR_BYTES, flushes })
 }

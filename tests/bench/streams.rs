@@ -13,6 +13,7 @@ mod meter;
 mod recorders;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,10 +24,10 @@ use std::time::{Duration, Instant};
 use edgerec::cli::demo::reel::Reel;
 
 use load::Load;
-use meter::Traffic;
 use recorders::Recorder;
 use support::process::{run, run_ok};
 use support::{scratch, tool};
+use traffic::Traffic;
 
 const DISK_BYTES: u64 = 2 << 30;
 
@@ -159,7 +160,7 @@ impl Disk {
     /// The device's counters after everything was written out.
     fn traffic(&self) -> Traffic {
         run_ok(Command::new(tool("sync")).arg("-f").arg(&self.mount));
-        meter::device(&self.device).expect("the device has counters")
+        traffic::device(&self.device).expect("the device has counters")
     }
 }
 
