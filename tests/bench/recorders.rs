@@ -123,7 +123,8 @@ fn start_edgerec(disk: &Path, aside: &Path, busy: usize) -> Running {
     let (config, rules) = (aside.join("edgerec.toml"), aside.join("rules.json"));
     let toml = format!(
         "[ring]\npath = {:?}\ncapacity = \"1536MiB\"\ncreate = true\n[rtmp]\nlisten = \"127.0.0.1:0\"\n\
-         [api]\nlisten = \"127.0.0.1:0\"\n[rules]\nfile = {:?}\n",
+         [api]\nlisten = \"127.0.0.1:0\"\n[rules]\nfile = {:?}\n\
+         [limits]\noverlapping_tasks = 7\nrunning_tasks = 1000\nrequests_per_second = 1000\n",
         disk.join("ring"),
         rules
     );
