@@ -10,6 +10,7 @@ mod camera;
 mod checks;
 mod every_operation;
 mod life;
+mod tasks;
 mod trace;
 mod vod;
 mod world;
@@ -26,13 +27,15 @@ const DAYS: u64 = 4;
 const WORLDS: u64 = 7;
 
 /// What must have happened, in all worlds of a test, for each of its worlds, times ten.
-const LEAST: [(&str, u64); 7] = [
+const LEAST: [(&str, u64); 9] = [
     ("power cut", 40),
     ("kill", 15),
     ("flash trouble", 20),
     ("clock", 20),
     ("rules", 80),
     ("refused", 80),
+    ("task", 30),
+    ("pictures of tasks", 400),
     ("upload", 300),
 ];
 
@@ -137,6 +140,11 @@ mod planted {
     #[test]
     fn undelivered_media_that_counts_as_delivered_is_lost() {
         find_planted("EDGEREC_PLANT_EVICT_UNDELIVERED", &["undelivered media was overwritten"]);
+    }
+
+    #[test]
+    fn a_task_that_forgets_what_it_has_recorded_has_it_twice() {
+        find_planted("EDGEREC_PLANT_FORGET_RECORDED", &["is in Some(FileRecord"]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::broker::{Arrival, Broker, SECRET};
 use crate::camera::{Camera, MARK, Sent};
 use crate::checks::LOSS_BOUND_MS;
 use crate::life::{CAPACITY_BYTES, Grounds, Life, SLOT_BYTES, SLOTS, us};
+use crate::tasks::{Asked, YARD, YARD_INDEX};
 use crate::trace::Trace;
 use crate::vod::SimVod;
 
@@ -37,7 +38,7 @@ const SETTLED_MS: u64 = 15_000;
 /// While nothing is.
 const IDLE_STEP_MS: u64 = 60_000;
 /// 2027-01-15T08:00:00Z.
-const WALL_START_MS: i64 = 1_800_000_000_000;
+pub const WALL_START_MS: i64 = 1_800_000_000_000;
 const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 /// After new rules nobody says for so long what is due: sessions take them at a key frame.
 const RULES_SETTLE_MS: u64 = 10_000;
@@ -54,6 +55,8 @@ pub struct World {
     pub cameras: Vec<Camera>,
     pub vod: Arc<SimVod>,
     pub broker: Broker,
+    /// Tasks that were made.
+    pub asked: Vec<Asked>,
     pub on_full: OnFull,
     /// Errors and delays that the flash has had in this life.
     pub flash_troubles: Arc<AtomicU64>,
@@ -103,7 +106,7 @@ impl World {
         };
         identity.create(&flash, dir.path()).expect("made");
         let vod = SimVod::new(clock.clone(), random.split());
-        let names = ["gate", "hall", SECRET];
+        let names = ["gate", "hall", SECRET, YARD];
         let cameras = (0..)
             .zip(names)
             .map(|(index, name)| Camera::new(index, name, random.between(1_000, 3_600_000)));
@@ -121,6 +124,7 @@ impl World {
             cameras,
             vod,
             broker: Broker::default(),
+            asked: Vec::new(),
             on_full,
             flash_troubles: Arc::default(),
             wall_was_set: false,
@@ -235,6 +239,8 @@ impl World {
         }
         self.check_day();
         self.check_all_delivered();
+        let due = self.due_of_tasks();
+        self.trace.count("pictures of tasks", due);
         let reused = self.slots_reused();
         self.trace.count("slots reused", reused);
     }
@@ -327,7 +333,7 @@ impl World {
     }
 
     /// The database is durable with the file system, and where the catalog has promised it.
-    fn note_durability(&mut self) {
+    pub fn note_durability(&mut self) {
         let seen = (self.flash.syncs(), self.life().jobs.promises());
         if seen != self.syncs_seen {
             self.syncs_seen = seen;
@@ -391,6 +397,12 @@ impl World {
         camera.began_ms = now_ms;
         let name = camera.key.to_string();
         self.trace.event(now_ms, "session", &name);
+        if index == YARD_INDEX {
+            self.break_tasks();
+            if !self.calm && self.clock_set_ms.is_none() {
+                self.draw_task();
+            }
+        }
         self.draw_fate();
     }
 
@@ -425,6 +437,9 @@ impl World {
         let taken = live.sample(sample, now, &mut || ids.number());
         self.cameras[index].live = Some(live);
         self.trace.count("pictures", 1);
+        if index == YARD_INDEX {
+            self.see_tasks(number);
+        }
         if taken.is_err() {
             self.end_session(index);
         }
@@ -498,6 +513,7 @@ impl World {
     fn set_wall(&mut self, unix_ms: i64, quality: ClockQuality) {
         self.clock.set_wall(WallTime { unix: UnixMillis(unix_ms), quality });
         self.wall_was_set = true;
+        self.date_tasks(unix_ms);
         self.trace.event(self.now_ms(), "clock", &unix_ms.to_string());
     }
 

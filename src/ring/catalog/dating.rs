@@ -390,10 +390,12 @@ mod tests {
             state.apply(vec![fragment(&cam, sequence, blind(boot_ms))]).expect("entered");
         }
         state.enter_gap(&cam, blind(1_700), 80, "flash did not keep up").expect("entered");
+        let promises = state.promises();
         let mut watch = |entry| state.enter_watched_gap(&key(), FIRST, entry).expect("entered");
         watch(GapEntry::Begins { from: blind(500), cause: Missing::Camera });
         watch(GapEntry::Ends { until: blind(900) });
         watch(GapEntry::Begins { from: blind(3_500), cause: Missing::NoMedia });
+        assert_eq!(state.promises(), promises + 2, "a gap that begins is durable at once");
         state.end_push(PushId(1), blind(3_400), &PushEnd::default()).expect("entered");
         cam
     }

@@ -62,7 +62,8 @@ pub struct GapRecord {
 
 impl CatalogState {
     /// Enters what the watch over a stream says, on the clocks of a boot. A gap lasts as long as the boot
-    /// clock says, whatever the wall clock does meanwhile.
+    /// clock says, whatever the wall clock does meanwhile. Its beginning is durable when this returns:
+    /// where nothing is recorded, nothing else would make it so.
     ///
     /// # Errors
     /// The database fails.
@@ -73,38 +74,39 @@ impl CatalogState {
         entry: GapEntry,
     ) -> Result<(), RingError> {
         let what = "entering a gap";
-        let dates = &self.dates;
-        let transaction = self.db.transaction().map_err(RingError::catalog(what))?;
-        stream_id(&transaction, key)
-            .and_then(|stream| {
-                match entry {
-                    GapEntry::Begins { from, cause } => {
-                        let wall = dates.instant(boot_id, from).wall;
-                        transaction
-                            .prepare_cached(
-                                "INSERT INTO gap (stream, session, from_ms, cause, trusted, boot_id,
-                                 boot_ms) VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6)",
-                            )?
-                            .execute(params![
-                                stream,
-                                wall.unix.0,
-                                cause.words(),
-                                wall.quality == ClockQuality::Trusted,
-                                boot_id.0,
-                                sql(from.boot.0)
-                            ])?
-                    }
-                    GapEntry::Ends { until } => transaction
+        match entry {
+            GapEntry::Begins { from, cause } => {
+                let wall = self.dates.instant(boot_id, from).wall;
+                self.durably(what, |transaction| {
+                    let stream = stream_id(transaction, key)?;
+                    transaction
                         .prepare_cached(
-                            "UPDATE gap SET until_ms = from_ms + max(0, ?2 - boot_ms),
-                             media_ms = max(0, ?2 - boot_ms) WHERE stream = ?1 AND session = 0
-                             AND until_ms IS NULL AND boot_id = ?3",
+                            "INSERT INTO gap (stream, session, from_ms, cause, trusted, boot_id,
+                             boot_ms) VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6)",
                         )?
-                        .execute(params![stream, sql(until.boot.0), boot_id.0])?,
-                };
-                transaction.commit()
-            })
-            .map_err(RingError::catalog(what))?;
+                        .execute(params![
+                            stream,
+                            wall.unix.0,
+                            cause.words(),
+                            wall.quality == ClockQuality::Trusted,
+                            boot_id.0,
+                            sql(from.boot.0)
+                        ])?;
+                    Ok(())
+                })?;
+            }
+            GapEntry::Ends { until } => self.in_transaction(what, |transaction| {
+                let stream = stream_id(transaction, key)?;
+                transaction
+                    .prepare_cached(
+                        "UPDATE gap SET until_ms = from_ms + max(0, ?2 - boot_ms),
+                         media_ms = max(0, ?2 - boot_ms) WHERE stream = ?1 AND session = 0
+                         AND until_ms IS NULL AND boot_id = ?3",
+                    )?
+                    .execute(params![stream, sql(until.boot.0), boot_id.0])?;
+                Ok(())
+            })?,
+        }
         self.tell_ledgers();
         Ok(())
     }
