@@ -1,7 +1,7 @@
 //! The queue of finished files as the scheduler of uploads sees it, and the day's account of what
 //! has gone out.
 
-use rusqlite::{OptionalExtension, Row, ToSql, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use crate::domain::day_windows::LocalDay;
 use crate::domain::ids::FileId;
@@ -49,32 +49,46 @@ impl CatalogState {
         admitted: &Admitted,
         most: u32,
     ) -> rusqlite::Result<Vec<WaitingFile>> {
-        let [first, second, last] = order.kinds;
-        let mut numbers: Vec<Box<dyn ToSql>> = vec![Box::new(most)];
-        for kind in [first, second, last] {
-            numbers.push(Box::new(kind as u8));
-        }
-        let admits = match admitted {
-            Admitted::Everything => "1",
-            Admitted::Nothing => "0",
-            Admitted::Templates(names) => {
-                let names = serde_json::to_string(names).expect("plain text");
-                numbers.push(Box::new(names));
-                "(SELECT json_extract(content, '$.template') FROM recording
-                 WHERE id = file.recording AND json_valid(content))
-                 IN (SELECT value FROM json_each(?5))"
-            }
+        let names = match admitted {
+            Admitted::Templates(names) => serde_json::to_string(names).expect("plain text"),
+            Admitted::Everything | Admitted::Nothing => String::new(),
         };
         let place = if order.newest_first { "DESC" } else { "ASC" };
-        let text = format!(
-            "SELECT id, priority, queue_number, urgent FROM file
-             WHERE state IN (2, 3) AND (urgent OR {admits})
-             ORDER BY urgent DESC, CASE priority WHEN ?2 THEN 0 WHEN ?3 THEN 1 WHEN ?4 THEN 2 ELSE 3 END,
-             queue_number {place} LIMIT ?1"
-        );
-        let mut query = self.db.prepare_cached(&text)?;
-        let given = rusqlite::params_from_iter(numbers.iter());
-        query.query_map(given, waiting_file)?.collect()
+        let mut waiting: Vec<WaitingFile> = Vec::new();
+        for (urgent, kind) in [true, false].into_iter().flat_map(|u| order.kinds.map(|k| (u, k))) {
+            let admits = match admitted {
+                Admitted::Everything => "",
+                _ if urgent => "",
+                Admitted::Nothing => break,
+                Admitted::Templates(_) => {
+                    "AND (SELECT json_extract(content, '$.template') FROM recording
+                     WHERE id = file.recording AND json_valid(content))
+                     IN (SELECT value FROM json_each(?4))"
+                }
+            };
+            // In the order of the index, so that no more rows are visited than are taken.
+            let mut query = self.db.prepare_cached(&format!(
+                "SELECT id, priority, queue_number, urgent <> 0 FROM file INDEXED BY file_waiting
+                 WHERE state IN (2, 3) AND (urgent <> 0) = ?1
+                 AND CASE WHEN priority IN (1, 2) THEN priority ELSE 0 END = ?2 {admits}
+                 ORDER BY queue_number {place} LIMIT ?3"
+            ))?;
+            let left = most.saturating_sub(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+            query.raw_bind_parameter(1, urgent)?;
+            query.raw_bind_parameter(2, kind as u8)?;
+            query.raw_bind_parameter(3, left)?;
+            if !admits.is_empty() {
+                query.raw_bind_parameter(4, &names)?;
+            }
+            for file in query.raw_query().mapped(waiting_file) {
+                waiting.push(file?);
+            }
+            #[cfg(test)]
+            tests::STEPS.with(|steps| {
+                steps.set(steps.get() + query.reset_status(rusqlite::StatementStatus::VmStep));
+            });
+        }
+        Ok(waiting)
     }
 
     /// Those that wait to be delivered are to be delivered now: a file, or all of a stream. Durable;
@@ -159,8 +173,44 @@ fn waiting_file(row: &Row<'_>) -> rusqlite::Result<WaitingFile> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::ring::catalog::notices::tests::open;
+
+    thread_local! {
+        /// Steps of SQLite's machine that reading the queue took.
+        pub(super) static STEPS: Cell<i32> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn a_pick_visits_as_many_rows_as_it_takes_however_many_wait() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let state = open(dir.path());
+        let enter = |from: i64, until: i64| {
+            let rows =
+                "WITH RECURSIVE n (id) AS (SELECT ?1 UNION ALL SELECT id + 1 FROM n WHERE id < ?2)
+                INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
+                start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
+                name_pattern, queue_number, priority)
+                SELECT id, 1, 1, 1, 0, 2, 0, 0, 0, 1, 0, 0, 500, 0, '', id, id % 3 FROM n";
+            state.db.execute(rows, [from, until]).expect("entered");
+        };
+        let steps = || {
+            STEPS.set(0);
+            let picked = state.waiting_in_order(4).expect("read");
+            assert_eq!(picked.len(), 4);
+            STEPS.get()
+        };
+        enter(1, 30);
+        let of_few = steps();
+        enter(31, 3_000);
+        assert_eq!(steps(), of_few, "of a hundred times as many");
+        // Also what no kind has the number of.
+        state.db.execute("UPDATE file SET priority = 9, urgent = 2 WHERE id = 7", []).expect("set");
+        let all = state.waiting_in_order(u32::MAX).expect("read");
+        assert_eq!((all.len(), all[0].file), (3_000, FileId(7)));
+    }
 
     #[test]
     fn what_is_urgent_leads_the_queue_also_after_a_restart() {
