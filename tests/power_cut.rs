@@ -82,26 +82,30 @@ fn record(plan: BoxPlan) -> PowerLog {
     let plan = ring_plan(plan, rig.mount());
     let mut edge = plan.start();
     let clip = CLIP.flv();
-    let mut pushers: Vec<Pusher> = (0..STREAMS)
-        .map(|stream| {
-            let log = edge.dir().join(format!("push-{stream}.log"));
-            push_file(&clip, &edge.push_url(&name(stream)), Pace::Real, &log)
-        })
-        .collect();
-    let clocks: Vec<_> = pushers.iter().map(Pusher::sent_clock).collect();
-    rig.start_beacons(move || {
-        clocks.iter().map(|clock| clock.load(Ordering::Relaxed) + REPORT_AGE_MS).collect()
-    });
-    wait_until(Duration::from_secs(60), "the encoders have sent enough", || {
-        for pusher in &mut pushers {
-            assert!(pusher.process().is_running(), "{}", pusher.process().log_tail());
-        }
-        pushers.iter().all(|pusher| pusher.sent_ms() >= RUN_MS)
+    let pushers = encode(&mut rig, |stream| {
+        let log = edge.dir().join(format!("push-{stream}.log"));
+        push_file(&clip, &edge.push_url(&name(stream)), Pace::Real, &log)
     });
     // The box goes first: what the encoders do without it is not looked at.
     edge.kill();
     drop(pushers);
     rig.stop()
+}
+
+/// Starts an encoder for each stream, and beacons of what they have sent; until that is enough.
+fn encode(rig: &mut PowerRig, push: impl Fn(usize) -> Pusher) -> Vec<Pusher> {
+    let mut pushers: Vec<Pusher> = (0..STREAMS).map(push).collect();
+    let clocks: Vec<_> = pushers.iter().map(Pusher::sent_clock).collect();
+    rig.start_beacons(move || {
+        clocks.iter().map(|clock| clock.load(Ordering::Relaxed) + REPORT_AGE_MS).collect()
+    });
+    wait_until(Duration::from_secs(90), "the encoders have sent enough", || {
+        for pusher in &mut pushers {
+            assert!(pusher.process().is_running(), "{}", pusher.process().log_tail());
+        }
+        pushers.iter().all(|pusher| pusher.sent_ms() >= RUN_MS)
+    });
+    pushers
 }
 
 fn ring_plan(plan: BoxPlan, mount: &Path) -> BoxPlan {

@@ -24,9 +24,6 @@ use crate::world::World;
 
 /// Fragment, tick and sync of the design, and four steps of the simulation.
 pub const LOSS_BOUND_MS: u64 = 2_500 + 1_000;
-/// How long a ring that is full of what must stay may go without a word in the ledger: what a stream
-/// sends waits in memory for a slot first, and is noticed to be missing then.
-const FULL_BOUND_MS: u64 = 12_000;
 /// How far back a restart is looked at.
 const LOOK_BACK_MS: u64 = 60_000;
 /// What a gap may miss at its ends: a fragment.
@@ -78,11 +75,7 @@ impl World {
                 // Of a session that began on failing flash nothing may be durable when the power goes.
                 let began_ms = self.cameras[index].began_ms;
                 let unheard = self.failed_since_ms.is_some_and(|since| began_ms >= since);
-                let keeps = self.on_full == OnFull::KeepUndelivered;
-                let bound_ms = if keeps { FULL_BOUND_MS } else { LOSS_BOUND_MS };
-                let told = |sent: &&&Sent| {
-                    sent.at_ms + bound_ms < down_ms && !(unheard && sent.at_ms >= began_ms)
-                };
+                let told = |sent: &&&Sent| !(unheard && sent.at_ms >= began_ms);
                 let mut told = missing.iter().filter(told);
                 if let Some(sent) = told.find(|sent| !is_in_ledger(&gaps, sent)) {
                     self.fail(&format!("{}: {sent:?} is in no gap of {gaps:?}", camera.key));
