@@ -18,8 +18,19 @@ const BUFFER_BYTES: usize = 64 << 10;
 const CONNECT: f64 = 1.0;
 const CREATE_STREAM: f64 = 4.0;
 
+/// Whether this process was started to be the floor (`floor DIR`); it has served then.
+pub fn serves() -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [what, dir] = &arguments[..] else { return false };
+    let asked = what == "floor";
+    if asked {
+        serve(Path::new(dir)).expect("the floor can listen");
+    }
+    asked
+}
+
 /// Listens, says `ready ADDR`, and records every connection into a file of its own, for ever.
-pub fn serve(dir: &Path) -> io::Result<()> {
+fn serve(dir: &Path) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("ready {}", listener.local_addr()?);
     for (number, link) in listener.incoming().enumerate() {

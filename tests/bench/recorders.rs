@@ -1,5 +1,7 @@
 //! Who is measured: the box, ffmpeg, GStreamer, nginx with its RTMP module, and the bare floor.
 
+#![allow(dead_code, reason = "each bench uses its part")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +19,16 @@ use crate::support::wait::wait_until;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// The box's ring for as many streams as the usual run has, in MiB.
+const RING_MIB_MIN: usize = 1_536;
+/// Room in the ring for each stream where there are more: four slots.
+const RING_MIB_PER_STREAM: usize = 64;
+
+/// The capacity of the box's ring for this many streams, in MiB.
+pub fn ring_mib(streams: usize) -> usize {
+    RING_MIB_MIN.max(RING_MIB_PER_STREAM * streams)
+}
+
 /// A kind of recorder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorder {
@@ -32,8 +44,8 @@ pub enum Recorder {
     NginxEight,
     /// One `ffmpeg -listen 1 -c copy` a stream.
     Ffmpeg,
-    /// One `gst-launch-1.0 … splitmuxsink` a stream. It cannot listen: it plays from an nginx-rtmp that
-    /// records nothing, whose cost does not count.
+    /// One `gst-launch-1.0 … splitmuxsink` a stream, with a new file every 10 s: one that is not closed cannot be
+    /// played. It cannot listen: it plays from an nginx-rtmp that records nothing, whose cost does not count.
     Gstreamer,
 }
 
@@ -66,8 +78,8 @@ impl Recorder {
     pub fn start(self, streams: usize, disk: &Path, aside: &Path) -> Running {
         match self {
             Recorder::Floor => start_floor(disk, aside),
-            Recorder::Edgerec => start_edgerec(disk, aside, 0),
-            Recorder::EdgerecEight => start_edgerec(disk, aside, streams),
+            Recorder::Edgerec => start_edgerec(streams, disk, aside, 0),
+            Recorder::EdgerecEight => start_edgerec(streams, disk, aside, 7),
             Recorder::NginxRtmp => start_nginx(aside, &record_blocks(1, disk)),
             Recorder::NginxEight => start_nginx(aside, &record_blocks(8, disk)),
             Recorder::Ffmpeg => start_ffmpeg(streams, disk, aside),
@@ -96,6 +108,13 @@ impl Running {
         self.processes.iter().map(Process::id).collect()
     }
 
+    /// Ends it at once, as a power cut does.
+    pub fn kill(mut self) {
+        for process in &mut self.processes {
+            process.kill();
+        }
+    }
+
     /// Asks it to end and waits.
     pub fn stop(mut self) {
         for process in &mut self.processes {
@@ -117,19 +136,20 @@ fn start_floor(disk: &Path, aside: &Path) -> Running {
     }
 }
 
-/// The box; `busy` streams have seven tasks beside the rule, and files in all formats.
-fn start_edgerec(disk: &Path, aside: &Path, busy: usize) -> Running {
+/// The box; with `tasks` of each stream beside the rule, and then files in all formats.
+fn start_edgerec(streams: usize, disk: &Path, aside: &Path, tasks: usize) -> Running {
     let binary = binary();
     let (config, rules) = (aside.join("edgerec.toml"), aside.join("rules.json"));
     let toml = format!(
-        "[ring]\npath = {:?}\ncapacity = \"1536MiB\"\ncreate = true\n[rtmp]\nlisten = \"127.0.0.1:0\"\n\
+        "[ring]\npath = {:?}\ncapacity = \"{}MiB\"\ncreate = true\n[rtmp]\nlisten = \"127.0.0.1:0\"\n\
          [api]\nlisten = \"127.0.0.1:0\"\n[rules]\nfile = {:?}\n\
          [limits]\noverlapping_tasks = 7\nrunning_tasks = 1000\nrequests_per_second = 1000\n",
         disk.join("ring"),
+        ring_mib(streams),
         rules
     );
     fs::write(&config, toml).expect("the configuration can be written");
-    let mut all = record_all(if busy > 0 { &["Flv", "Hls", "Mp4", "Aac"] } else { &["Flv"] });
+    let mut all = record_all(if tasks > 0 { &["Flv", "Hls", "Mp4", "Aac"] } else { &["Flv"] });
     all["revision"] = 1.into();
     fs::write(&rules, all.to_string()).expect("the rules can be written");
     let mut command = Command::new(&binary);
@@ -142,7 +162,7 @@ fn start_edgerec(disk: &Path, aside: &Path, busy: usize) -> Running {
         word.and_then(|word| word.parse().ok()).expect("the box is ready")
     };
     let end = unix_now() + 3_600;
-    for stream in (0..busy).flat_map(|stream| [stream; 7]) {
+    for stream in (0..streams).flat_map(|stream| std::iter::repeat_n(stream, tasks)) {
         let task = json!({"DomainName": "127.0.0.1", "AppName": "live",
             "StreamName": format!("cam{stream}"), "EndTime": end});
         ask_ok(address("api="), "CreateRecordTask", &task);
@@ -175,7 +195,7 @@ fn nginx(aside: &Path, record: &str) -> (Process, SocketAddr) {
     let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
     let config = aside.join("nginx.conf");
     let text = format!(
-        "load_module {module};\ndaemon off;\nworker_processes 1;\nuser root;\n\
+        "load_module {module};\ndaemon off;\nmaster_process off;\nuser root;\n\
          pid {aside}/nginx.pid;\nerror_log {aside}/nginx-error.log;\n\
          events {{ worker_connections 1024; }}\n\
          rtmp {{ server {{ listen {address}; chunk_size 4096; access_log off;\n\
@@ -198,6 +218,7 @@ fn start_gstreamer(streams: usize, disk: &Path, aside: &Path) -> Running {
             command.args(["-q", "rtmp2src"]);
             command.arg(format!("location=rtmp://{address}/live/cam{stream}"));
             command.args(["!", "flvdemux", "name=d", "splitmuxsink", "name=m"]);
+            command.arg("max-size-time=10000000000");
             command.arg(format!("location={}/cam{stream}-%05d.mp4", disk.display()));
             command.args(["d.video", "!", "queue", "!", "h264parse", "!", "m.video"]);
             command.args(["d.audio", "!", "queue", "!", "aacparse", "!", "m.audio_0"]);

@@ -57,7 +57,9 @@ fn come_and_go(
             let load = Load::begin(reel, first..first + ENCODERS, |_| edge.rtmp());
             // Nothing is waited for: this is how long they stay.
             let _ = tokio::time::timeout(stay, std::future::pending::<()>()).await;
-            sent += load.end().await;
+            let ended = load.end().await;
+            assert_eq!(ended.failed, 0, "the box takes all");
+            sent += ended.media_bytes;
         }
         sent
     })

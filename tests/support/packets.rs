@@ -80,6 +80,14 @@ pub fn try_packets(path: &Path) -> Result<Vec<Packet>, String> {
     rows(&report, "packets").iter().map(|row| packet(row, &ticks)).collect()
 }
 
+/// The packets that ffprobe can read of a file, whatever it says of the rest.
+pub fn readable_packets(path: &Path) -> Vec<Packet> {
+    let output = run(&prober(path, &["-show_packets", "-show_streams"]));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let ticks: Vec<i64> = rows(&report, "streams").iter().map(ticks_per_s).collect();
+    rows(&report, "packets").iter().filter_map(|row| packet(row, &ticks).ok()).collect()
+}
+
 /// The streams of a file; fails the test when ffprobe finds a fault.
 #[track_caller]
 pub fn streams(path: &Path) -> Vec<Stream> {
@@ -133,10 +141,14 @@ pub fn video_end_ms(packets: &[Packet], frame_ms: i64) -> i64 {
     last.and_then(Packet::dts_ms).expect("there are pictures with times") + frame_ms
 }
 
-fn probe(path: &Path, what: &[&str]) -> Result<Value, String> {
+fn prober(path: &Path, what: &[&str]) -> Command {
     let mut command = Command::new(tool("ffprobe"));
     command.args(["-v", "error", "-show_data_hash", "sha256", "-of", "json"]).args(what).arg(path);
-    let output = run(&command);
+    command
+}
+
+fn probe(path: &Path, what: &[&str]) -> Result<Value, String> {
+    let output = run(&prober(path, what));
     let complaints = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || !complaints.trim().is_empty() {
         return Err(format!("ffprobe: {} {complaints}", output.status));

@@ -147,7 +147,7 @@ impl PowerRig {
     /// Ends the run, which must have no process on the mount any more, and reads the log.
     #[track_caller]
     pub fn stop(self) -> PowerLog {
-        let PowerRig { beacons, mounted, mut daemon, dir, .. } = self;
+        let PowerRig { beacons, mounted, mut daemon, dir, image_bytes } = self;
         drop(beacons.expect("beacons were started"));
         if let Some(mounted) = mounted {
             run_ok(Command::new(tool("sync")).arg("-f").arg(&mounted.at));
@@ -162,7 +162,7 @@ impl PowerRig {
         let beacons = find_beacons(&log);
         assert!(beacons.len() > 1, "{} beacons in the log", beacons.len());
         let marks = find_marks(&log);
-        PowerLog { log, beacons, marks, dir }
+        PowerLog { log, beacons, marks, file_system_bytes: image_bytes - SPARE_BYTES, dir }
     }
 }
 
@@ -199,6 +199,7 @@ pub struct PowerLog {
     beacons: Vec<(usize, Beacon)>,
     /// Kind and number of each mark, with the index of its log entry.
     marks: Vec<(usize, String, u64)>,
+    file_system_bytes: u64,
     dir: TempDir,
 }
 
@@ -227,6 +228,13 @@ impl PowerLog {
     /// The log itself.
     pub fn log(&self) -> &BlockLog {
         &self.log
+    }
+
+    /// Bytes that the file system wrote from the first beacon on, to the end.
+    pub fn written_bytes(&self) -> u64 {
+        let entries = &self.log.entries()[self.beacons[0].0..];
+        let file_system = entries.iter().filter(|entry| entry.offset < self.file_system_bytes);
+        file_system.filter(|entry| entry.is_write()).map(|entry| entry.len).sum()
     }
 
     /// Chooses cuts from `from_ms` on: even ones at a random instant, odd ones at a random entry,
