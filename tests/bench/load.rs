@@ -18,7 +18,7 @@ use edgerec::cli::demo::player::{PlayError, Played, Player, Stage};
 use edgerec::cli::demo::reel::Reel;
 use edgerec::platform::net::SystemNet;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::process::run_ok;
@@ -26,7 +26,7 @@ use crate::support::{tool, work_dir};
 
 /// Length of the file that is looped.
 const REEL_SECONDS: u32 = 20;
-/// The first key frames of the streams are spread over a group of pictures.
+/// The publishers come, with their first key frames, spread over a group of pictures.
 const GOP: Duration = Duration::from_secs(2);
 
 /// Publishers at work.
@@ -47,9 +47,6 @@ pub struct Sent {
 }
 
 impl Load {
-    /// A publisher that is this far behind its media's time does not get rid of it.
-    pub const BEHIND_MAX: Duration = Duration::from_secs(2);
-
     /// Begins to push the streams `cam` and each of these numbers, each to its address.
     pub fn begin(
         reel: &Arc<Reel>,
@@ -70,6 +67,8 @@ impl Load {
             let stage = Stage { server, app: "live".into(), stream: format!("cam{name}") };
             publishers.spawn(async move {
                 let player = Player { reel: &reel, begin, length: None, played: &played };
+                // Nothing is waited for: this is when it comes.
+                let _ = timeout_at(begin, std::future::pending::<()>()).await;
                 player.play(&SystemNet, &stage, &stop).await
             });
         }

@@ -19,6 +19,8 @@ use crate::support::wait::wait_until;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// The state of such a socket in the kernel's table.
+const LISTENING: u16 = 10;
 /// The box's ring for as many streams as the usual run has, in MiB.
 const RING_MIB_MIN: usize = 1_536;
 /// Room in the ring for each stream where there are more: four slots.
@@ -45,7 +47,8 @@ pub enum Recorder {
     /// One `ffmpeg -listen 1 -c copy` a stream.
     Ffmpeg,
     /// One `gst-launch-1.0 … splitmuxsink` a stream, with a new file every 10 s: one that is not closed cannot be
-    /// played. It cannot listen: it plays from an nginx-rtmp that records nothing, whose cost does not count.
+    /// played. It cannot listen: it plays from an nginx-rtmp that records nothing, whose cost does not count and
+    /// which holds some seconds for it, so that it seems to keep up for longer than it does.
     Gstreamer,
 }
 
@@ -101,6 +104,13 @@ impl Running {
     /// Where a stream is pushed.
     pub fn address(&self, stream: usize) -> SocketAddr {
         self.addresses[stream % self.addresses.len()]
+    }
+
+    /// The most bytes that wait in one of its sockets, at either end.
+    pub fn waiting_bytes(&self) -> usize {
+        let ours = |socket: &Socket| self.addresses.iter().any(|a| socket.ends.contains(&a.port()));
+        let most = sockets().filter(ours).map(|socket| socket.waiting).max();
+        most.unwrap_or_default()
     }
 
     /// Ids of its first processes.
@@ -191,12 +201,12 @@ fn start_nginx(aside: &Path, record: &str) -> Running {
 }
 
 fn nginx(aside: &Path, record: &str) -> (Process, SocketAddr) {
-    let address = free_address();
+    let address = free_addresses(1)[0];
     let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
     let config = aside.join("nginx.conf");
     let text = format!(
         "load_module {module};\ndaemon off;\nmaster_process off;\nuser root;\n\
-         pid {aside}/nginx.pid;\nerror_log {aside}/nginx-error.log;\n\
+         pid {aside}/nginx.pid;\nerror_log {aside}/nginx-error.log info;\n\
          events {{ worker_connections 1024; }}\n\
          rtmp {{ server {{ listen {address}; chunk_size 4096; access_log off;\n\
          application live {{ live on; {record} }} }} }}\n",
@@ -212,7 +222,7 @@ fn nginx(aside: &Path, record: &str) -> (Process, SocketAddr) {
 
 fn start_gstreamer(streams: usize, disk: &Path, aside: &Path) -> Running {
     let (relay, address) = nginx(aside, "");
-    let processes = (0..streams)
+    let processes: Vec<Process> = (0..streams)
         .map(|stream| {
             let mut command = Command::new(tool("gst-launch-1.0"));
             command.args(["-q", "rtmp2src"]);
@@ -226,11 +236,16 @@ fn start_gstreamer(streams: usize, disk: &Path, aside: &Path) -> Running {
             Process::start(&command, "gst-launch", &log, Stdout::Log)
         })
         .collect();
+    // One that comes when its stream runs already does not always begin.
+    wait_until(READY_WITHIN, "GStreamer plays", || {
+        let log = fs::read_to_string(aside.join("nginx-error.log")).expect("nginx logs");
+        log.matches(" play: name=").count() == streams
+    });
     Running { processes, _beside: Some(relay), addresses: vec![address] }
 }
 
 fn start_ffmpeg(streams: usize, disk: &Path, aside: &Path) -> Running {
-    let addresses: Vec<SocketAddr> = (0..streams).map(|_| free_address()).collect();
+    let addresses = free_addresses(streams);
     let processes = addresses
         .iter()
         .enumerate()
@@ -255,18 +270,43 @@ fn first_line(process: &mut Process) -> String {
     line
 }
 
-/// A port that nobody listens on now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
-    listener.local_addr().expect("a bound port is known")
+/// Ports that nobody listens on now.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+    // All at the same time, or one would be found twice.
+    let listeners: Vec<TcpListener> = (0..count).map(bind).collect();
+    let address = |of: &TcpListener| of.local_addr().expect("a bound port is known");
+    listeners.iter().map(address).collect()
 }
 
 /// Looks in the kernel's table: a try to connect would be taken for the one publisher.
 fn is_listening(address: SocketAddr) -> bool {
+    sockets().any(|socket| socket.ends[0] == address.port() && socket.state == LISTENING)
+}
+
+/// A line of the kernel's table of sockets.
+struct Socket {
+    /// Its port, and that of the other end.
+    ends: [u16; 2],
+    state: u16,
+    /// Bytes that wait to be taken by the other end or to be read.
+    waiting: usize,
+}
+
+fn sockets() -> impl Iterator<Item = Socket> {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel lists its sockets");
-    let local = format!("0100007F:{:04X}", address.port());
-    table.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A")
+    let sockets: Vec<Socket> = table.lines().skip(1).filter_map(socket).collect();
+    sockets.into_iter()
+}
+
+fn socket(line: &str) -> Option<Socket> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let port = |at: usize| u16::from_str_radix(fields.get(at)?.split_once(':')?.1, 16).ok();
+    let (unsent, unread) = fields.get(4)?.split_once(':')?;
+    let bytes = |text| usize::from_str_radix(text, 16).ok();
+    Some(Socket {
+        ends: [port(1)?, port(2)?],
+        state: u16::from_str_radix(fields.get(3)?, 16).ok()?,
+        waiting: bytes(unsent)? + bytes(unread)?,
     })
 }

@@ -64,22 +64,22 @@ fn main() {
             }
             let time = Duration::from_secs(seconds as u64);
             let trial = trial::run(recorder, streams, time, &reel);
+            if let Some(fault) = trial.fault {
+                println!("{:<16} {streams:>8}  too many: {fault}", recorder.name());
+                break;
+            }
             if streams == 1 {
                 with_one_mib = trial.rss_mib;
             }
             let each_mib = (trial.rss_mib - with_one_mib) / (streams - 1).max(1) as f64;
             println!(
-                "{:<16} {streams:>8} {:>16.3} {:>10.1} {each_mib:>11.2} {:>14.3} {:>10.1}  {}",
+                "{:<16} {streams:>8} {:>16.3} {:>10.1} {each_mib:>11.2} {:>14.3} {:>10.1}",
                 recorder.name(),
                 trial.cpu_s_per_stream_minute,
                 trial.rss_mib,
                 trial.device_per_media,
-                trial.flushes_per_s,
-                trial.fault.as_deref().unwrap_or_default()
+                trial.flushes_per_s
             );
-            if trial.fault.is_some() {
-                break;
-            }
         }
     }
 }

@@ -13,6 +13,10 @@ use crate::meter;
 use crate::recorders::{Recorder, ring_mib};
 use crate::support::scratch;
 
+/// A publisher that is this far behind its media's time does not get rid of it.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+/// The kernel holds more than this for a recorder that does not keep up: two seconds of a stream.
+const WAITING_BYTES_MAX: usize = 1_000_000;
 /// What a second of a stream takes at most on disk, in KiB, eight times over.
 const KIB_PER_S: u64 = 8 * 512;
 
@@ -41,22 +45,25 @@ pub fn run(recorder: Recorder, streams: usize, time: Duration, reel: &Arc<Reel>)
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let began = Instant::now();
-    let (sent, cost, behind) = runtime.expect("the system gives a poller").block_on(async {
-        let load = Load::begin(reel, 0..streams, |stream| running.address(stream));
-        // Nothing is waited for: this is the length of the run.
-        let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
-        let cost = meter::processes(&running.ids()).expect("/proc is there");
-        let behind = load.behind();
-        (load.end().await, cost, behind)
-    });
+    let (sent, cost, behind, waiting) =
+        runtime.expect("the system gives a poller").block_on(async {
+            let load = Load::begin(reel, 0..streams, |stream| running.address(stream));
+            // Nothing is waited for: this is the length of the run.
+            let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+            let cost = meter::processes(&running.ids()).expect("/proc is there");
+            let (behind, waiting) = (load.behind(), running.waiting_bytes());
+            (load.end().await, cost, behind, waiting)
+        });
     let seconds = began.elapsed().as_secs_f64();
     running.stop();
     let traffic = disk.traffic().since(device_before);
     let dropped_ms = dropped_ms(&disk.mount.join("ring/state.db"));
     let fault = if sent.failed > 0 {
         Some(format!("{} publishers were refused or cut off", sent.failed))
-    } else if behind > Load::BEHIND_MAX {
+    } else if behind > BEHIND_MAX {
         Some(format!("a publisher is {:.1} s behind", behind.as_secs_f64()))
+    } else if waiting > WAITING_BYTES_MAX {
+        Some(format!("{waiting} bytes of a stream wait to be read"))
     } else {
         (dropped_ms > 0).then(|| format!("{dropped_ms} ms of media dropped"))
     };
