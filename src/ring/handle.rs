@@ -359,7 +359,11 @@ pub(super) fn open_catalog(
     let mark = path.join(DAMAGE_MARK);
     if flash.exists(&mark) {
         set_aside(path, flash, "it was found when the box last ran")?;
-        flash.remove_file(&mark).map_err(RingError::flash("removing the mark of damage"))?;
+        // Durable, or a power cut would have the new catalog set aside as well.
+        flash
+            .remove_file(&mark)
+            .and_then(|()| flash.sync_dir(path))
+            .map_err(RingError::flash("removing the mark of damage"))?;
     }
     let mut state = match open() {
         Ok(state) => state,

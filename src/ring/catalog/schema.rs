@@ -184,12 +184,13 @@ CREATE INDEX push_undated ON push (boot_id) WHERE trusted = 0;
 -- What starting and reusing a slot look for must not be looked for in all slots.
 CREATE INDEX slot_state ON slot (state);
 CREATE INDEX slot_age ON slot (age);
+-- CRC32C of what is said of a finished file.
+ALTER TABLE file ADD COLUMN crc INTEGER;
+", "
 -- What waits, in the order of the queue: urgent or not, of each kind.
 CREATE INDEX file_waiting ON file (
     urgent <> 0, CASE WHEN priority IN (1, 2) THEN priority ELSE 0 END, queue_number)
     WHERE state IN (2, 3);
--- CRC32C of what is said of a finished file.
-ALTER TABLE file ADD COLUMN crc INTEGER;
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
