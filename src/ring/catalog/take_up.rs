@@ -316,14 +316,41 @@ impl CatalogState {
         let stored: rusqlite::Result<Option<i64>> = self
             .db
             .prepare_cached(
-                "SELECT max(coalesce((SELECT last_ms FROM span JOIN segment ON segment.slot = span.slot
-                 AND segment.start = span.segment AND segment.generation = span.generation
-                 AND segment.end = span.end WHERE span.file = file.id ORDER BY place DESC LIMIT 1),
+                "SELECT max(coalesce((SELECT (SELECT last_ms FROM segment
+                 WHERE segment.slot = span.slot AND segment.start = span.segment
+                 AND segment.generation = span.generation AND segment.end = span.end)
+                 FROM span WHERE span.file = file.id ORDER BY place DESC LIMIT 1),
                  end_ms)) FROM file WHERE recording = ?1",
             )
             .and_then(|mut query| query.query_row([sql(recording.0)], |row| row.get(0)));
         let stored = stored.map_err(RingError::catalog("reading a recording's end"))?;
         let mine = self.open_files.iter().filter(|((of, _), _)| *of == recording);
         Ok(stored.max(mine.map(|(_, open)| open.end.at.wall.unix.0).max()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::catalog::notices::tests::open;
+
+    /// Found by the simulation: the end of an earlier slot was taken for it, and what was recorded behind
+    /// that was recorded from the past once more.
+    #[test]
+    fn a_recording_is_recorded_until_the_end_of_its_last_span_also_where_its_segment_goes_on() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let state = open(dir.path());
+        let rows = "INSERT INTO segment VALUES (1, 0, 1, 7, 4096, 9000, 0, 1000, 5000, NULL),
+                (2, 0, 1, 7, 4096, 9000, 9, 6000, 8000, NULL);
+            INSERT INTO file (id, recording, stream, session, format, state, first_sequence,
+                start_boot_ms, start_ms, trusted, end_ms, media_start_ms, duration_ms, storage_s,
+                name_pattern) VALUES (1, 5, 1, 7, 2, 1, 0, 0, 1000, 1, 6500, 0, 5500, 0, '');
+            INSERT INTO span VALUES (1, 0, 1, 1, 0, 4096, 9000, 0), (1, 1, 2, 1, 0, 4096, 5000, 0);";
+        state.db.execute_batch(rows).expect("entered");
+        let until = || state.recorded_until(RecordingId(5)).expect("read");
+        assert_eq!(until(), Some(6_500), "the file says it");
+        state.db.execute("UPDATE span SET end = 9000 WHERE place = 1", []).expect("set");
+        assert_eq!(until(), Some(8_000), "the segment ends with it");
+        assert_eq!(state.recorded_until(RecordingId(6)).expect("read"), None);
     }
 }
