@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::ids::{FileId, SlotGeneration, SlotIndex};
+use crate::domain::limits::PAGE_BYTES;
 use crate::platform::flash::{Flash, FlashFile, Open};
 use crate::ring::RingError;
 use crate::ring::catalog::database_path;
@@ -373,11 +374,12 @@ impl SlotCheck {
 
 impl SlotReader<'_> {
     /// Whether what stands at `torn` had been made durable: good media of the same life follows
-    /// that came later than anything one sync may leave out.
+    /// that came later than anything one sync may leave out. Where nothing stands before it that says
+    /// when it came, it came before what follows, and not before its session.
     fn was_durable(&self, torn: u64, place: SlotPlace, mut segment: FoundSegment) -> bool {
-        let boot = segment.header.boot_id;
-        let last = segment.fragments.last();
-        let since = last.map_or(segment.header.began.boot, |last| last.seal.last_arrival);
+        let (boot, session) = (segment.header.boot_id, segment.header.session);
+        let began = segment.header.began.boot;
+        let mut since = segment.fragments.last().map(|last| last.seal.last_arrival);
         let mut offset = page_align(torn + 1);
         while offset < self.slot_bytes {
             if let Some(later) = self.scanner.segment_start(offset, place) {
@@ -390,8 +392,13 @@ impl SlotReader<'_> {
             }
             match self.scanner.fragment(offset, place, &segment) {
                 Ok(fragment) => {
-                    let arrived = fragment.seal.first_arrival.boot.0;
-                    if arrived.saturating_sub(since.0) > self.unsynced_ms_max {
+                    let arrived = fragment.seal.first_arrival.boot;
+                    // Each fragment takes a page at least: did the session begin in this slot?
+                    let missing = (offset - torn) / PAGE_BYTES;
+                    let began_here = fragment.seal.session == session
+                        && u64::from(fragment.seal.sequence.0) <= missing;
+                    let since = since.get_or_insert(if began_here { began } else { arrived });
+                    if arrived.0.saturating_sub(since.0) > self.unsynced_ms_max {
                         return true;
                     }
                     offset = fragment.end;

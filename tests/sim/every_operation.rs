@@ -85,7 +85,7 @@ fn long() -> bool {
 
 /// A box that has two live cameras.
 fn world() -> World {
-    let mut world = World::calm(14);
+    let mut world = World::calm(13);
     for index in 0..CAMERAS {
         world.begin_session(index);
         world.cameras[index].turns_at_ms = u64::MAX;
