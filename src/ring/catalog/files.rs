@@ -238,7 +238,8 @@ impl CatalogState {
         self.durably("giving a file up", |transaction| {
             transaction.execute(
                 "INSERT INTO loss (file, at_ms, media_ms, reason)
-                 SELECT id, ?2, duration_ms, ?3 FROM file WHERE id = ?1 AND state NOT IN (4, 5, 6)",
+                 SELECT id, ?2, duration_ms, ?3 FROM file WHERE id = ?1 AND state NOT IN (4, 5, 6)
+                 AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id)",
                 params![sql(id.0), now_ms, why],
             )?;
             transaction.execute(

@@ -188,8 +188,8 @@ fn forget_slot(
         transaction.execute(
             "INSERT INTO loss (file, at_ms, media_ms, reason)
              SELECT id, ?2, duration_ms, 'overwritten before it was delivered' FROM file
-             WHERE (state IN (1, 2, 3)
-                 OR state IN (0, 5) AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id))
+             WHERE state IN (0, 1, 2, 3, 5)
+             AND NOT EXISTS (SELECT 1 FROM loss WHERE loss.file = file.id)
              AND id IN (SELECT file FROM span WHERE slot = ?1)",
             params![slot.0, now_ms],
         )?;
@@ -250,11 +250,11 @@ mod tests {
     use crate::ring::catalog::notices::tests::open;
 
     #[test]
-    fn a_file_that_was_given_up_is_one_loss_also_after_its_media_left() {
+    fn a_file_is_lost_once_also_if_it_was_given_up_or_still_grew() {
         let dir = tempfile::tempdir().expect("scratch");
         let mut state = open(dir.path());
-        // Queued, queued, set aside.
-        for (id, file_state) in [(11, 2), (12, 2), (13, 5)] {
+        // Queued, queued, set aside, growing.
+        for (id, file_state) in [(11, 2), (12, 2), (13, 5), (14, 0)] {
             let file = "INSERT INTO file (id, recording, stream, session, format, state,
                 first_sequence, start_boot_ms, start_ms, trusted, end_ms, media_start_ms,
                 duration_ms, storage_s, name_pattern)
@@ -269,16 +269,29 @@ mod tests {
         }
         let losses = |state: &CatalogState| -> Vec<(i64, String)> {
             let mut query =
-                state.db.prepare("SELECT file, reason FROM loss ORDER BY id").expect("asked");
+                state.db.prepare("SELECT file, reason FROM loss ORDER BY file").expect("asked");
             let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("asked");
             rows.collect::<rusqlite::Result<_>>().expect("read")
         };
         assert_eq!(losses(&state), [(11, "too old".to_owned())]);
-        let transaction = state.db.transaction().expect("begun");
-        forget_slot(&transaction, SlotIndex(3), 0, true).expect("forgotten");
-        transaction.commit().expect("committed");
+        let forget = |state: &mut CatalogState, slot| {
+            let transaction = state.db.transaction().expect("begun");
+            forget_slot(&transaction, SlotIndex(slot), 0, true).expect("forgotten");
+            transaction.commit().expect("committed");
+        };
+        forget(&mut state, 3);
         let overwritten = || "overwritten before it was delivered".to_owned();
-        let all = [(11, "too old".to_owned()), (12, overwritten()), (13, overwritten())];
+        let all = [(12, overwritten()), (13, overwritten()), (14, overwritten())];
+        let all = [&[(11, "too old".to_owned())], &all[..]].concat();
+        assert_eq!(losses(&state), all);
+        // It grew on in another slot.
+        let grown = "UPDATE file SET state = 2 WHERE id = 14;
+            INSERT INTO span VALUES (14, 1, 4, 1, 0, 0, 4096, 0);";
+        state.db.execute_batch(grown).expect("finished");
+        forget(&mut state, 4);
+        assert_eq!(losses(&state), all);
+        state.db.execute("UPDATE file SET state = 2 WHERE id = 14", []).expect("set");
+        state.give_up(FileId(14), "damaged", 1).expect("entered");
         assert_eq!(losses(&state), all);
     }
 }

@@ -191,6 +191,8 @@ ALTER TABLE file ADD COLUMN crc INTEGER;
 CREATE INDEX file_waiting ON file (
     urgent <> 0, CASE WHEN priority IN (1, 2) THEN priority ELSE 0 END, queue_number)
     WHERE state IN (2, 3);
+-- A file is lost once.
+CREATE INDEX loss_file ON loss (file);
 "];
 
 /// Opens the database, brings its schema up to date, and makes sure each slot has its row.
