@@ -62,16 +62,22 @@ impl Asked {
     }
 
     fn see(&mut self, number: u64, now_ms: u64, now: Moment) {
+        let true_ms = true_wall_ms(now_ms);
         if !self.is_open(now) {
             self.open_since_ms = None;
-            if now_ms > self.last_open_ms.max(self.asked_ms) + BESIDE_MS && !self.begins_soon(now) {
+            // What a wrong clock kept out is in the ring, and taken from there once the time is known.
+            let beside_ms = BESIDE_MS.cast_signed();
+            let in_truth =
+                (self.task.start_ms - beside_ms..self.task.end_ms + beside_ms).contains(&true_ms);
+            let late = now_ms > self.last_open_ms.max(self.asked_ms) + BESIDE_MS;
+            if late && !in_truth && !self.begins_soon(now) {
                 self.barred.insert(number);
             }
             return;
         }
         self.last_open_ms = now_ms;
         let since_ms = *self.open_since_ms.get_or_insert(now_ms);
-        let in_truth = (self.task.start_ms..self.task.end_ms).contains(&true_wall_ms(now_ms));
+        let in_truth = (self.task.start_ms..self.task.end_ms).contains(&true_ms);
         if now_ms >= since_ms.max(self.asked_ms) + OPENED_MS {
             match now.at.wall.quality {
                 ClockQuality::Trusted => drop(self.due.insert(number)),
