@@ -2,6 +2,7 @@
 //! replace: clock, flash, net. SQLite reaches its one file by its own means; everything else of
 //! ours goes through here.
 
+pub mod beats;
 pub mod block_device;
 pub mod board;
 pub mod clock;

@@ -1,12 +1,15 @@
 //! One connection: moves bytes between the socket and the session, and events to the assembler.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -96,11 +99,28 @@ enum Woken {
     Close(Close),
 }
 
+/// Writes if there is something to be written, else or if that has to wait reads.
+fn poll_stream(
+    stream: &mut dyn net::Connection,
+    output: &[u8],
+    buffer: &mut ReceiveBuffer,
+    context: &mut task::Context<'_>,
+) -> Poll<Woken> {
+    let mut stream = Pin::new(stream);
+    if !output.is_empty()
+        && let Poll::Ready(wrote) = stream.as_mut().poll_write(context, output)
+    {
+        return Poll::Ready(Woken::Wrote(wrote));
+    }
+    let mut room = ReadBuf::new(buffer.room());
+    let read = stream.poll_read(context, &mut room);
+    read.map(|read| Woken::Read(read.map(|()| room.filled().len())))
+}
+
 pub(super) struct Connection {
     context: Arc<Context>,
     peer: SocketAddr,
-    reader: ReadHalf<Box<dyn net::Connection>>,
-    writer: WriteHalf<Box<dyn net::Connection>>,
+    stream: Box<dyn net::Connection>,
     /// Writing failed: replies are thrown away, but what still comes is read.
     deaf: bool,
     session: ServerSession,
@@ -121,12 +141,10 @@ impl Connection {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let (reader, writer) = split(stream);
         Connection {
             context,
             peer,
-            reader,
-            writer,
+            stream,
             deaf: false,
             session: ServerSession::new(random_u64()),
             buffer: ReceiveBuffer::new(BUFFER_BYTES_BEFORE_PUBLISH),
@@ -159,15 +177,14 @@ impl Connection {
             None => self.publish_by,
             Some(publish) => self.deadline_publishing(publish),
         };
+        let (stream, output, buffer) = (&mut self.stream, &self.output, &mut self.buffer);
+        let moved = poll_fn(|context| poll_stream(&mut **stream, output, buffer, context));
         tokio::select! {
             biased;
             () = self.context.shutdown.cancelled() => Woken::Close(Close::Cancelled),
             () = cancelled.cancelled() => Woken::Close(Close::Cancelled),
             () = replaced.cancelled() => Woken::Close(Close::Replaced),
-            wrote = self.writer.write(&self.output), if !self.output.is_empty() => {
-                Woken::Wrote(wrote)
-            }
-            read = self.reader.read(self.buffer.room()) => Woken::Read(read),
+            woken = moved => woken,
             () = sleep_until(deadline) => Woken::Deadline,
         }
     }
@@ -308,6 +325,7 @@ impl Connection {
         self.permit = None;
         self.heard = Instant::now();
         self.buffer.resize(BUFFER_BYTES_PUBLISHING);
+        self.stream.read_in_beats();
         self.session.accept();
         Ok(())
     }
@@ -355,12 +373,12 @@ impl Connection {
     /// Sends what is left and waits for the peer to close: closing with bytes unread would throw
     /// away what it has not read yet.
     async fn farewell(&mut self) -> io::Result<()> {
-        self.writer.write_all(&self.output).await?;
-        self.writer.shutdown().await?;
+        self.stream.write_all(&self.output).await?;
+        self.stream.shutdown().await?;
         let mut rest = [0; 4096];
         let mut read = 0;
         while read < FAREWELL_BYTES_MAX {
-            match self.reader.read(&mut rest).await? {
+            match self.stream.read(&mut rest).await? {
                 0 => break,
                 len => read += len,
             }
@@ -371,12 +389,10 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
     use std::sync::Mutex;
-    use std::task::{self, Poll};
 
     use bytes::Bytes;
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -426,6 +442,8 @@ mod tests {
             Poll::Ready(Ok(()))
         }
     }
+
+    impl net::Connection for GonePeer {}
 
     #[derive(Default)]
     struct Counted {
