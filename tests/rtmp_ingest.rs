@@ -12,9 +12,11 @@ mod support;
 use bytes::Bytes;
 use edgerec::domain::sample::Codec;
 use edgerec::ingest::intake::{EndCause, Refusal};
+use edgerec::ingest::rtmp::CONNECTIONS_BEFORE_PUBLISH_MAX;
 use edgerec::media::flv::tag::{HevcForm, audio_frame_head, config_head, video_frame_head};
+use futures_util::future::join_all;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::capture::{Happened, Server, Stream};
@@ -346,20 +348,30 @@ async fn chunks_of_one_byte_are_slow_but_legal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_are_capped() {
+async fn an_encoder_waits_while_too_many_connections_are_idle() {
     let server = Server::start().await;
     let mut idle = Vec::new();
-    for _ in 0..80 {
+    for _ in 0..CONNECTIONS_BEFORE_PUBLISH_MAX {
         idle.push(TcpStream::connect(server.addr).await.expect("listening"));
     }
-    // Those beyond the cap are closed at once; nothing was sent to any of them.
-    let mut closed = 0;
-    for stream in idle.iter_mut().rev().take(16) {
-        let mut byte = [0];
-        let read = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read(&mut byte));
-        closed += usize::from(matches!(read.await, Ok(Ok(0) | Err(_))));
-    }
-    assert_eq!(closed, 16);
+    let mut publish = Box::pin(Publisher::publish(&server, "s"));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), publish.as_mut());
+    assert!(early.await.is_err(), "accepted beside {} others", idle.len());
+    idle.pop();
+    publish.await.expect("its turn has come");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encoders_may_all_connect_in_the_same_instant() {
+    let server = Server::start().await;
+    let publish = |number| {
+        let server = &server;
+        async move { Publisher::publish(server, &format!("s{number}")).await.map(drop) }
+    };
+    let published = join_all((0..2 * CONNECTIONS_BEFORE_PUBLISH_MAX).map(publish)).await;
+    let refused: Vec<_> = published.into_iter().filter_map(Result::err).collect();
+    assert!(refused.is_empty(), "{} were refused: {:?}", refused.len(), refused[0]);
     server.stop().await;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each connection has one task. Before its publish is accepted a connection has
 //! [`BEFORE_PUBLISH_MAX`] to get there and holds at most 64 KiB, and only
-//! [`CONNECTIONS_BEFORE_PUBLISH_MAX`] are let be at that stage; after that [`Admission`] counts.
+//! [`CONNECTIONS_BEFORE_PUBLISH_MAX`] are at that stage; after that [`Admission`] counts. Further ones
+//! wait to be accepted, in turn: all encoders of a box may connect in the same instant.
 
 mod assembler;
 mod connection;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,11 +24,11 @@ use crate::ingest::admission::Admission;
 use crate::ingest::intake::Intake;
 use crate::ingest::rtmp::connection::Connection;
 use crate::platform::clock::Clock;
-use crate::platform::net::{Listener, Net};
+use crate::platform::net::{self, Listener, Net};
 
 /// From the connection to an accepted publish.
 pub const BEFORE_PUBLISH_MAX: Duration = Duration::from_secs(10);
-/// Connections that have not published yet; further ones are closed at once.
+/// Connections that have been accepted and not published yet.
 pub const CONNECTIONS_BEFORE_PUBLISH_MAX: usize = 64;
 /// A listener out of descriptors waits this long before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,6 +53,9 @@ impl PublishCheck for AnyPublisher {
         Ok(())
     }
 }
+
+/// A peer, and where it is.
+type Accepted = (Box<dyn net::Connection>, SocketAddr);
 
 /// What every connection needs.
 struct Context {
@@ -110,10 +114,10 @@ impl RtmpListener {
         });
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = next_peer(&*self.listener, &context.before_publish) => accepted,
                 () = shutdown.cancelled() => return,
             };
-            let (stream, peer) = match accepted {
+            let (permit, (stream, peer)) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::error!(%error, "no connections can be accepted");
@@ -123,12 +127,17 @@ impl RtmpListener {
                     }
                 }
             };
-            let Ok(permit) = Arc::clone(&context.before_publish).try_acquire_owned() else {
-                tracing::debug!(%peer, "closed: too many connections that do not publish");
-                continue;
-            };
             let connection = Connection::new(Arc::clone(&context), stream, peer, permit);
             tasks.spawn(connection.run().instrument(tracing::info_span!("rtmp", %peer)));
         }
     }
+}
+
+/// The next connection, when one more may be accepted.
+async fn next_peer(
+    listener: &dyn Listener,
+    before_publish: &Arc<Semaphore>,
+) -> io::Result<(OwnedSemaphorePermit, Accepted)> {
+    let permit = Arc::clone(before_publish).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((permit, listener.accept().await?))
 }
