@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{
     FallocateFlags, Flock, FlockArg, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise,
 };
+use nix::libc::{self, c_uint};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::uio::pwritev;
 
@@ -47,6 +49,8 @@ pub trait FlashFile: Send + Sync {
     fn write_all_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes the file's data durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+    /// Brings what was written to the device, whose cache may still hold it (`sync_file_range`).
+    fn write_out(&self) -> io::Result<()>;
     /// Makes everything written to the file's whole file system durable (`syncfs`).
     fn sync_file_system(&self) -> io::Result<()>;
     /// Drops what the system caches of the file's durable data, so that the next read comes from
@@ -219,6 +223,13 @@ impl FlashFile for SystemFile {
         self.0.sync_data()
     }
 
+    #[expect(unsafe_code, reason = "nix does not know this call")]
+    fn write_out(&self) -> io::Result<()> {
+        // SAFETY: takes numbers only, and the file is open.
+        let result = unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 0, WRITE_AND_WAIT) };
+        Errno::result(result).map(drop).map_err(io::Error::from)
+    }
+
     fn sync_file_system(&self) -> io::Result<()> {
         Ok(nix::unistd::syncfs(&self.0)?)
     }
@@ -246,6 +257,11 @@ impl FlashFile for SystemFile {
 struct SystemLock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
 impl FlashLock for SystemLock {}
+
+/// The whole of `sync_file_range(2)`: waits for what is under way, begins the rest and waits for it.
+const WRITE_AND_WAIT: c_uint = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+    | libc::SYNC_FILE_RANGE_WRITE
+    | libc::SYNC_FILE_RANGE_WAIT_AFTER;
 
 /// The kernel takes at most this many slices at a time (`UIO_MAXIOV`).
 const SLICES_PER_CALL_MAX: usize = 1024;

@@ -467,13 +467,15 @@ impl Writer {
         if !self.dirty || planted::is_planted("EDGEREC_PLANT_NO_SYNC") {
             return Ok(());
         }
-        self.lanes.meters.count_sync(match self.open.values().next() {
+        let written_out =
+            self.open.values().filter(|open| open.dirty).try_for_each(|open| open.file.write_out());
+        self.lanes.meters.count_sync(written_out.and_then(|()| match self.open.values().next() {
             Some(open) => open.file.sync_file_system(),
             None => {
                 let slot = self.slots.open(SlotIndex(0), Open::Read);
                 slot.map_err(std::io::Error::other).and_then(|slot| slot.sync_file_system())
             }
-        })
+        }))
     }
 
     /// What is still held is written again, in order. What was durable in the slots stays good.

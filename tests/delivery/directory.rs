@@ -134,6 +134,9 @@ impl FlashFile for BadFile {
         assert!(worked, "the disk works in time");
         self.0.sync_data()
     }
+    fn write_out(&self) -> io::Result<()> {
+        self.0.write_out()
+    }
     fn sync_file_system(&self) -> io::Result<()> {
         self.0.sync_file_system()
     }

@@ -71,6 +71,10 @@ impl FlashFile for WatchedFile {
         self.0.sync_data()
     }
 
+    fn write_out(&self) -> io::Result<()> {
+        self.0.write_out()
+    }
+
     fn sync_file_system(&self) -> io::Result<()> {
         self.0.sync_file_system()
     }
