@@ -5,8 +5,8 @@
 //! [`Reason::Undelivered`], so that the loss is entered in the ledger first. Age counts only
 //! while the clock is trusted.
 
-use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::str::FromStr;
 
 use crate::domain::faults::quoted;
@@ -86,29 +86,19 @@ pub enum Reason {
     Undelivered,
 }
 
-/// The slots that leave so that `need` slots become free, in the order in which they leave; fewer
-/// if there are not as many. `now` is `None` while the clock is not trusted.
-#[must_use]
+/// The slots that may leave, in the order in which they do; each is in the snapshot once. `now` is
+/// `None` while the clock is not trusted. Few are wanted of many, so they are put in order as they are taken.
 pub fn plan(
     snapshot: &[SlotView],
-    need: usize,
     policy: OnFull,
     now: Option<UnixMillis>,
-) -> Vec<(SlotIndex, Reason)> {
-    let mut leaving: Vec<(Reason, &SlotView)> = snapshot
-        .iter()
-        .filter(|view| !view.leased)
-        .filter_map(|view| Some((reason(view, policy, now)?, view)))
-        .collect();
-    leaving.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| earlier(a.1, b.1, now)));
-    // A slot that is in the snapshot twice leaves once.
-    let mut seen = HashSet::new();
-    leaving
-        .into_iter()
-        .filter(|(_, view)| seen.insert(view.slot))
-        .take(need)
-        .map(|(reason, view)| (view.slot, reason))
-        .collect()
+) -> impl Iterator<Item = (SlotIndex, Reason)> {
+    let leaving = snapshot.iter().filter(|view| !view.leased).filter_map(|view| {
+        let reason = reason(view, policy, now)?;
+        Some(Reverse((reason, rank(view, now), view.slot)))
+    });
+    let mut leaving: BinaryHeap<_> = leaving.collect();
+    std::iter::from_fn(move || leaving.pop().map(|Reverse((reason, _, slot))| (slot, reason)))
 }
 
 /// Why the slot may leave, if it may.
@@ -122,17 +112,14 @@ fn reason(view: &SlotView, policy: OnFull, now: Option<UnixMillis>) -> Option<Re
     }
 }
 
-/// Which of two slots with the same reason leaves first: what is wanted no longer, then the less
+/// Of slots with the same reason the lowest leaves first: what is wanted no longer, then the less
 /// important upload, then the older.
-fn earlier(a: &SlotView, b: &SlotView, now: Option<UnixMillis>) -> Ordering {
-    let rank = |view: &SlotView| {
-        let priority = match view.content {
-            Content::Undelivered { priority } => priority,
-            _ => UploadPriority(0),
-        };
-        (!is_expired(view, now), priority, view.order, view.slot)
+fn rank(view: &SlotView, now: Option<UnixMillis>) -> (bool, UploadPriority, u64) {
+    let priority = match view.content {
+        Content::Undelivered { priority } => priority,
+        _ => UploadPriority(0),
     };
-    rank(a).cmp(&rank(b))
+    (!is_expired(view, now), priority, view.order)
 }
 
 fn is_expired(view: &SlotView, now: Option<UnixMillis>) -> bool {
@@ -170,17 +157,20 @@ mod tests {
             SlotView { leased: true, ..view(6, 0, Content::Delivered) },
             view(7, 8, undelivered(1)),
         ];
-        let all = plan(&snapshot, 99, OnFull::OverwriteOldest, Some(UnixMillis(10)));
+        let in_order = |policy, now: Option<i64>| -> Vec<_> {
+            plan(&snapshot, policy, now.map(UnixMillis)).collect()
+        };
+        let all = in_order(OnFull::OverwriteOldest, Some(10));
         assert_eq!(slots(&all), [5, 4, 3, 2, 1, 7, 0]);
         assert_eq!(all[0].1, Reason::Expired);
         assert_eq!(all[4].1, Reason::Undelivered);
-        let kept = plan(&snapshot, 99, OnFull::KeepUndelivered, Some(UnixMillis(10)));
+        let kept = in_order(OnFull::KeepUndelivered, Some(10));
         assert_eq!(slots(&kept), [5, 4, 3, 2]);
-        let untrusted = plan(&snapshot, 99, OnFull::KeepUndelivered, None);
+        let untrusted = in_order(OnFull::KeepUndelivered, None);
         assert_eq!(slots(&untrusted), [4, 3, 2, 5]);
         assert!(untrusted.iter().all(|(_, reason)| *reason != Reason::Expired));
-        let not_yet = plan(&snapshot, 1, OnFull::KeepUndelivered, Some(UnixMillis(9)));
-        assert_eq!(slots(&not_yet), [4]);
+        let not_yet = in_order(OnFull::KeepUndelivered, Some(9));
+        assert_eq!(slots(&not_yet), [4, 3, 2, 5]);
     }
 
     #[test]
@@ -192,8 +182,9 @@ mod tests {
             SlotView { on_full: give, ..view(1, 1, undelivered(0)) },
             view(2, 2, undelivered(0)),
         ];
-        assert_eq!(slots(&plan(&snapshot, 9, OnFull::OverwriteOldest, None)), [1, 2]);
-        assert_eq!(slots(&plan(&snapshot, 9, OnFull::KeepUndelivered, None)), [1]);
+        let in_order = |policy| -> Vec<_> { plan(&snapshot, policy, None).collect() };
+        assert_eq!(slots(&in_order(OnFull::OverwriteOldest)), [1, 2]);
+        assert_eq!(slots(&in_order(OnFull::KeepUndelivered)), [1]);
     }
 
     fn any_view() -> impl Strategy<Value = SlotView> {
@@ -229,13 +220,12 @@ mod tests {
         #[test]
         fn invariants_hold(
             snapshot in proptest::collection::vec(any_view(), 0..40).prop_map(by_slot),
-            need in 0..40usize,
             overwrite: bool,
             now in proptest::option::of(0..20i64),
         ) {
             let policy = if overwrite { OnFull::OverwriteOldest } else { OnFull::KeepUndelivered };
             let now = now.map(UnixMillis);
-            let planned = plan(&snapshot, need, policy, now);
+            let planned: Vec<_> = plan(&snapshot, policy, now).collect();
             let find = |slot: SlotIndex| {
                 *snapshot.iter().find(|view| view.slot == slot).expect("from the snapshot")
             };
@@ -244,7 +234,6 @@ mod tests {
                     && (!matches!(view.content, Content::Undelivered { .. })
                         || view.on_full.unwrap_or(policy) == OnFull::OverwriteOldest)
             };
-            prop_assert!(planned.len() <= need);
             for (slot, reason) in &planned {
                 let view = find(*slot);
                 prop_assert!(may_leave(&view));
@@ -255,11 +244,8 @@ mod tests {
                 }
             }
             prop_assert!(planned.is_sorted_by_key(|(_, reason)| *reason));
-            // Nobody stays while a later one leaves, and all leave that may if all are needed.
-            let able = snapshot.iter().filter(|view| may_leave(view)).count();
-            prop_assert_eq!(planned.len(), need.min(able));
-            let all = plan(&snapshot, usize::MAX, policy, now);
-            prop_assert_eq!(&all[..planned.len()], &planned[..]);
+            // All leave that may.
+            prop_assert_eq!(planned.len(), snapshot.iter().filter(|view| may_leave(view)).count());
         }
     }
 }

@@ -127,7 +127,8 @@ mod tests {
             let mut now = u64::from(SLOTS);
             let mut ring = at_first.clone();
             while ring.iter().any(|view| view.order == newest) {
-                let (slot, _) = plan(&ring, 1, OnFull::OverwriteOldest, None)[0];
+                let next = plan(&ring, OnFull::OverwriteOldest, None).next();
+                let (slot, _) = next.expect("one leaves");
                 ring[slot.0 as usize] = view(slot.0, now);
                 now += 1;
             }

@@ -491,8 +491,8 @@ mod tests {
             change_files(&state.db, &ids, || state.db.execute_batch(text)).expect("written");
         };
         change(&state, "UPDATE file SET storage_s = 10");
-        let expires = |state: &CatalogState| state.slot_views().expect("weighed")[0].expires_at;
-        assert_eq!(expires(&state), None, "nothing ages on a clock that is not set");
+        let expires = |state: &mut CatalogState| state.slot_views().expect("weighed")[0].expires_at;
+        assert_eq!(expires(&mut state), None, "nothing ages on a clock that is not set");
         // What is durable of the dating: when the boot began, and one of the files.
         let cut = format!(
             "INSERT INTO boot (boot_id, zero_ms) VALUES (x'{FIRST}', {ZERO_MS});
@@ -507,7 +507,7 @@ mod tests {
             state.date_rows().expect("dated");
             assert_dated(&state);
             ids.iter().for_each(|file| state.check_file(*file).expect("its checksum holds"));
-            assert_eq!(expires(&state), Some(UnixMillis(ZERO_MS + 3_400 + 10_000)));
+            assert_eq!(expires(&mut state), Some(UnixMillis(ZERO_MS + 3_400 + 10_000)));
         }
         // The seals of that boot, found again as recovery finds them, still have the times of before.
         state.db.execute("DELETE FROM segment", []).expect("forgotten");

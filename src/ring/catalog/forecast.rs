@@ -100,7 +100,7 @@ impl CatalogState {
         })
     }
 
-    fn room(&self) -> rusqlite::Result<Room> {
+    fn room(&mut self) -> rusqlite::Result<Room> {
         let spare: u32 = self.db.query_row(
             "SELECT count(*) FROM slot WHERE state = ?2 OR state = ?1 AND slot < ?3",
             params![

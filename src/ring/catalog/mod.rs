@@ -37,6 +37,7 @@ pub mod take_up;
 mod terms;
 pub mod waiting;
 pub mod wear;
+mod weighing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ use crate::ring::catalog::open::{OpenFile, OpenSegment};
 use crate::ring::catalog::rebuild::Rebuilding;
 use crate::ring::catalog::service::{ServiceInForce, ServiceWatcher};
 use crate::ring::catalog::waiting::WaitingRecording;
+use crate::ring::catalog::weighing::Weighed;
 use crate::ring::clip::Leases;
 use crate::ring::identity::RingIdentity;
 use crate::ring::slots::Slots;
@@ -205,6 +207,7 @@ pub struct CatalogState {
     pub(super) service: ServiceInForce,
     pub(super) service_watchers: Vec<ServiceWatcher>,
     pub(super) upload_order: UploadOrder,
+    pub(super) weighed: Weighed,
     pub(super) flows: Flows,
     dates: Dates,
     /// Where the slots are; `None` for a catalog without a ring.
@@ -235,6 +238,7 @@ impl CatalogState {
         leases: Arc<Leases>,
     ) -> Result<Self, RingError> {
         let db = schema::open(&database_path(path), &identity)?;
+        weighing::watch(&db).map_err(RingError::catalog("watching what changes"))?;
         let service = CatalogState::read_service(&db)
             .map_err(RingError::catalog("reading what the API has set"))?;
         let dates = Dates::read(&db).map_err(RingError::catalog("reading when boots began"))?;
@@ -259,6 +263,7 @@ impl CatalogState {
             fleet_news: Arc::new(Notify::new()),
             service: Arc::new(ArcSwap::from_pointee(service)),
             upload_order: UploadOrder::default(),
+            weighed: Weighed::default(),
             flows: Flows::default(),
             dates,
             service_watchers: Vec::new(),

@@ -1,16 +1,13 @@
 //! Slots for the writer: spare ones first, then by the eviction plan. A slot is handed out only
 //! after its new generation, and the loss entries of what went, are durable.
 
-use std::collections::HashMap;
-
 use rusqlite::{Transaction, params};
 use tracing::{info, warn};
 
-use crate::domain::eviction::{self, Content, OnFull, SlotView, UploadPriority};
+use crate::domain::eviction;
 use crate::domain::ids::{SlotGeneration, SlotIndex};
 use crate::domain::limits::{LEDGER_ENTRIES_MAX, LISTED_FILES_MAX};
-use crate::domain::time::{ClockQuality, UnixMillis};
-use crate::platform::planted;
+use crate::domain::time::ClockQuality;
 use crate::ring::RingError;
 use crate::ring::catalog::CatalogState;
 use crate::ring::catalog::open::{FileState, SlotState};
@@ -64,14 +61,16 @@ impl CatalogState {
     }
 
     /// The slots that go for `count` others, and those that go beside them, to be kept blank.
-    fn choose_evicted(&self, count: usize) -> Result<(Vec<SlotIndex>, Vec<SlotIndex>), RingError> {
+    fn choose_evicted(
+        &mut self,
+        count: usize,
+    ) -> Result<(Vec<SlotIndex>, Vec<SlotIndex>), RingError> {
         let snapshot = self.slot_views().map_err(RingError::catalog("weighing slots"))?;
         let wall = self.clock.now().wall;
         let now = (wall.quality == ClockQuality::Trusted).then_some(wall.unix);
         let kept_from = self.identity.kept_blank_from();
         let (mut evicted, mut to_be_kept) = (Vec::new(), Vec::new());
-        for (slot, reason) in eviction::plan(&snapshot, snapshot.len(), self.settings.on_full, now)
-        {
+        for (slot, reason) in eviction::plan(&snapshot, self.settings.on_full, now) {
             if evicted.len() == count {
                 break;
             }
@@ -102,78 +101,6 @@ impl CatalogState {
             .execute("UPDATE slot SET state = ?2 WHERE state = ?1", params![failed, closed])
             .map(drop)
     }
-
-    /// The closed slots as the eviction plan sees them.
-    pub(super) fn slot_views(&self) -> rusqlite::Result<Vec<SlotView>> {
-        let delivers = self.settings.delivers;
-        let mut query = self.db.prepare_cached(
-            "SELECT slot.slot, slot.age, count(file.id),
-             max(file.state IN (0, 1, 2, 3, 5)),
-             max(CASE WHEN file.state IN (0, 1, 2, 3, 5)
-                 THEN CASE file.priority WHEN ?1 THEN 2 WHEN ?2 THEN 1 ELSE 0 END END),
-             min(file.storage_s > 0 AND file.state <> 0 AND file.trusted),
-             max(file.end_ms + 1000 * file.storage_s)
-             FROM slot
-             LEFT JOIN span ON span.slot = slot.slot AND span.generation = slot.generation
-             LEFT JOIN file ON file.id = span.file
-             WHERE slot.state = 3 GROUP BY slot.slot ORDER BY slot.age",
-        )?;
-        let leases = self.leases.snapshot();
-        let on_full = self.on_full_of_sources()?;
-        let [first, second, _] = self.upload_order.kinds.map(|kind| kind as u8);
-        query
-            .query_map(params![first, second], |row| {
-                let slot = SlotIndex(row.get(0)?);
-                let files: i64 = row.get(2)?;
-                let waiting: Option<bool> = row.get(3)?;
-                let ages: Option<bool> = row.get(5)?;
-                let expires: Option<i64> = row.get(6)?;
-                let waiting = waiting.filter(|_| !evicts_undelivered());
-                let content = match (files, delivers, waiting) {
-                    (0, ..) | (_, false, _) => Content::RingOnly,
-                    (_, true, Some(true)) => Content::Undelivered {
-                        priority: UploadPriority(row.get::<_, Option<u8>>(4)?.unwrap_or(0)),
-                    },
-                    (_, true, _) => Content::Delivered,
-                };
-                Ok(SlotView {
-                    slot,
-                    // What was found again is older than nothing: its age is negative.
-                    order: row.get::<_, i64>(1)?.cast_unsigned() ^ (1 << 63),
-                    expires_at: expires.filter(|_| ages == Some(true)).map(UnixMillis),
-                    content,
-                    leased: leases.contains(&slot),
-                    on_full: on_full.get(&slot).copied(),
-                })
-            })?
-            .collect()
-    }
-
-    /// What the rules of today say about a full ring, of the slots of those sources for which they do.
-    fn on_full_of_sources(&self) -> rusqlite::Result<HashMap<SlotIndex, OnFull>> {
-        let service = self.service.load();
-        let mut query = self.db.prepare_cached(
-            "SELECT DISTINCT segment.slot FROM stream
-             JOIN session ON session.stream = stream.id
-             JOIN segment ON segment.session = session.id
-             WHERE stream.domain = ?1 AND stream.app = ?2 AND stream.stream = ?3",
-        )?;
-        let mut slots = HashMap::new();
-        for (_, source) in service.layers.table().sources() {
-            let Some(on_full) = source.on_full else { continue };
-            let key = &source.key;
-            let mut rows = query.query([key.domain(), key.app(), key.stream()])?;
-            while let Some(row) = rows.next()? {
-                slots.insert(SlotIndex(row.get(0)?), on_full);
-            }
-        }
-        Ok(slots)
-    }
-}
-
-/// Only in builds that plant faults for the proof rigs.
-fn evicts_undelivered() -> bool {
-    planted::is_planted("EDGEREC_PLANT_EVICT_UNDELIVERED")
 }
 
 /// Removes all that the catalog says of a slot's content; files that lose media before they were
