@@ -6,11 +6,12 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::edge_box::{BoxPlan, EdgeBox, binary, record_all};
+use support::http::metric;
 use support::media::Clip;
 use support::mounts::LoopDisk;
 use support::packets::{Kind, assert_stretch_of, of_kind, packets};
@@ -100,4 +101,39 @@ fn a_disk_that_somebody_else_fills_costs_nothing() {
     assert_eq!(missing, [0, 0]);
     let of_kill = missing_pictures(&edge, "while-full");
     assert!(of_kill <= KILL_PICTURES, "{of_kill} pictures");
+}
+
+/// What a folder and all in it take of the disk; nothing if it is not there any more.
+fn bytes_on_disk(path: &Path) -> u64 {
+    let below = fs::read_dir(path).into_iter().flatten().flatten();
+    let below: u64 = below.map(|entry| bytes_on_disk(&entry.path())).sum();
+    fs::symlink_metadata(path).map_or(0, |taken| taken.blocks() * 512) + below
+}
+
+#[test]
+fn a_ring_turns_inside_its_budget_where_nothing_else_is_left() {
+    const BUDGET_BYTES: u64 = 24 << 20;
+    /// 16 slots of 1 MiB, twice.
+    const REUSED: usize = 32;
+    let disk = LoopDisk::new("budget", DISK_BYTES);
+    let ring = disk.mount().join("ring");
+    let plan = BoxPlan::default().rules(record_all(&["Flv", "Hls", "Mp4", "Aac"])).ring(&ring);
+    let plan = plan.ring_setting("capacity", "\"24MiB\"");
+    let edge = plan.ring_setting("slot", "\"1MiB\"").start();
+    let heavy = Clip { video_kbps: 12_000, ..CLIP };
+    let _pushers = ["a", "b"].map(|stream| {
+        let log = edge.dir().join(format!("{stream}.log"));
+        push_file(&heavy.flv(), &edge.push_url(stream), Pace::RealLooped, &log)
+    });
+    wait_until(SOON, "it is recorded", || !edge.ls().is_empty());
+    take_all(disk.mount());
+    let mut most = bytes_on_disk(&ring);
+    wait_until(SOON, "the ring has turned twice", || {
+        most = most.max(bytes_on_disk(&ring));
+        edge.log().matches("a slot is reused").count() >= REUSED
+    });
+    assert!(most <= BUDGET_BYTES, "{most} bytes of {BUDGET_BYTES}");
+    for name in ["edgerec_fragments_dropped_total", "edgerec_sync_failures_total"] {
+        assert_eq!(metric(&edge, name), Some(0), "{name}");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::broker::Broker;
 use support::edge_box::{BoxPlan, EdgeBox};
-use support::http::get;
+use support::http::metric;
 use support::media::Clip;
 use support::operator::Operator;
 use support::push::{Pace, push_file};
@@ -28,13 +28,6 @@ fn explained(edge: &EdgeBox) -> Value {
 }
 
 /// The value of a line of the metrics.
-fn metric(edge: &EdgeBox, name: &str) -> Option<f64> {
-    let (_, page) = get(edge, "/metrics");
-    let page = String::from_utf8(page).expect("text");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    line.parse().ok()
-}
-
 #[test]
 fn a_stream_is_told_how_long_it_is_kept_at_its_rate() {
     let broker = Broker::start();
@@ -59,9 +52,13 @@ fn a_stream_is_told_how_long_it_is_kept_at_its_rate() {
     let kept = row["keeps_s"].as_u64().expect("known") * rate / SLOT_BYTES;
     assert!((26..=32).contains(&kept), "{kept} slots: {row}");
     let gauges = ["edgerec_written_bytes_per_second", "edgerec_ring_keeps_seconds"];
-    let [gauge, keeps] = gauges.map(|name| metric(&edge, name).expect("a gauge") as u64);
+    let [gauge, keeps] = gauges.map(|name| metric::<f64>(&edge, name).expect("a gauge") as u64);
     assert!(near(gauge, sent) && near(keeps, row["keeps_s"].as_u64().expect("known")));
-    assert_eq!(metric(&edge, "edgerec_ring_safe_offline_seconds"), None, "nothing is delivered");
+    assert_eq!(
+        metric::<f64>(&edge, "edgerec_ring_safe_offline_seconds"),
+        None,
+        "nothing is delivered"
+    );
     // The state is told anew with anything that happens to a stream.
     let log = edge.dir().join("other.log");
     let _other = push_file(&CLIP.flv(), &edge.push_url("other"), Pace::Real, &log);

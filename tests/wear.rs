@@ -12,7 +12,7 @@ use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 use support::broker::Broker;
 use support::edge_box::{BoxPlan, EdgeBox, record_all};
-use support::http::get;
+use support::http::metric;
 use support::media::Clip;
 use support::mounts::LoopDisk;
 use support::operator::Operator;
@@ -31,12 +31,6 @@ fn counted(folder: &Path) -> [u64; 2] {
     let stat = fs::read_to_string(stat).expect("a block device");
     let fields: Vec<u64> = stat.split_whitespace().map(|field| field.parse().expect("n")).collect();
     [fields[6] * 512, fields[15]]
-}
-
-fn metric(edge: &EdgeBox, name: &str) -> Option<u64> {
-    let (_, page) = get(edge, "/metrics");
-    let page = String::from_utf8(page).expect("text");
-    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// What the box has counted since its ring was made.

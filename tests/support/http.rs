@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -51,4 +52,11 @@ pub fn act(edge: &EdgeBox, action: &str, parameters: Value) -> Value {
     let response = try_act(edge, action, parameters);
     assert!(response["Error"].is_null(), "{action}: {response}");
     response
+}
+
+/// A number on the page of metrics; `None` if it is not on it.
+pub fn metric<T: FromStr>(edge: &EdgeBox, name: &str) -> Option<T> {
+    let (_, page) = get(edge, "/metrics");
+    let page = String::from_utf8(page).expect("text");
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
