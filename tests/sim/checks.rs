@@ -68,7 +68,9 @@ impl World {
                 .filter(|sent| !present.contains(&sent.number))
                 .collect();
             if let Some(first) = missing.first().filter(|_| !excused) {
-                self.fail(&format!("{} lost {} pictures: {first:?}", camera.key, missing.len()));
+                let slots = self.slots_in_words();
+                let (key, count) = (&camera.key, missing.len());
+                self.fail(&format!("{key} lost {count} pictures: {first:?}: {slots}"));
             }
             if !self.wall_was_set {
                 let gaps = self.gaps_of(index);
@@ -251,7 +253,7 @@ impl World {
         let text = "SELECT 'slot ' || slot || ' state ' || state || ' age ' || age || ': ' ||
              coalesce((SELECT group_concat(file.id || ' is ' || file.state) FROM span
              JOIN file ON file.id = span.file WHERE span.slot = slot.slot), '') FROM slot
-             UNION ALL SELECT 'file ' || id || ' state ' || state || ' ' || why || ' spans ' ||
+             UNION ALL SELECT 'file ' || id || ' format ' || format || ' state ' || state || ' ' || why || ' spans ' ||
              (SELECT count(*) FROM span WHERE span.file = file.id) || ' losses ' ||
              (SELECT count(*) FROM loss WHERE loss.file = file.id) FROM file WHERE state <> 4";
         let mut query = db.prepare(text).expect("a good query");

@@ -89,6 +89,11 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> World {
+        World::with_policy(seed, None)
+    }
+
+    /// With this policy of a full ring, or the seed's own.
+    fn with_policy(seed: u64, policy: Option<OnFull>) -> World {
         let mut random = Random::new(seed);
         let mut source = random.split();
         edgerec::platform::random::simulated::set_source(Some(Box::new(move || source.number())));
@@ -125,7 +130,7 @@ impl World {
             vod,
             broker: Broker::default(),
             asked: Vec::new(),
-            on_full,
+            on_full: policy.unwrap_or(on_full),
             flash_troubles: Arc::default(),
             wall_was_set: false,
             losses_seen: 0,
@@ -155,10 +160,9 @@ impl World {
 
     /// One in which nothing happens by itself.
     pub fn calm(seed: u64) -> World {
-        let mut world = World::new(seed);
+        let mut world = World::with_policy(seed, Some(OnFull::OverwriteOldest));
         world.calm = true;
         world.link_turns_ms = u64::MAX;
-        world.on_full = OnFull::OverwriteOldest;
         for camera in &mut world.cameras {
             camera.turns_at_ms = u64::MAX;
         }
