@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -118,15 +119,17 @@ impl SimFlash {
         medium.locked.clear();
         for content in medium.contents.values_mut() {
             for (page, old) in std::mem::take(&mut content.unsynced) {
-                let kept = match random.below(3) {
-                    0 => 0,
-                    1 => SECTOR * random.below((PAGE / SECTOR) as u64) as usize,
-                    _ => PAGE,
+                let sector = SECTOR * random.below((PAGE / SECTOR) as u64) as usize;
+                let lost = match random.below(4) {
+                    0 => 0..PAGE,
+                    1 => sector..PAGE,
+                    2 => sector..sector + SECTOR,
+                    _ => 0..0,
                 };
-                content.take_back(page, &old, kept);
+                content.take_back(page, &old, lost);
             }
             for (page, old) in std::mem::take(&mut content.lost) {
-                content.take_back(page, &old, 0);
+                content.take_back(page, &old, 0..PAGE);
             }
         }
     }
@@ -207,12 +210,13 @@ impl Content {
         self.bytes[offset..end].copy_from_slice(bytes);
     }
 
-    /// Of a page only the first `kept` bytes were written.
-    fn take_back(&mut self, page: usize, old: &[u8], kept: usize) {
-        let from = page * PAGE + kept;
-        let until = self.bytes.len().min(page * PAGE + old.len());
-        if from < until {
-            self.bytes[from..until].copy_from_slice(&old[kept..kept + until - from]);
+    /// These bytes of a page were not written.
+    fn take_back(&mut self, page: usize, old: &[u8], lost: Range<usize>) {
+        let begin = page * PAGE;
+        let until = old.len().min(self.bytes.len().saturating_sub(begin)).min(lost.end);
+        if lost.start < until {
+            let now = &mut self.bytes[begin + lost.start..begin + until];
+            now.copy_from_slice(&old[lost.start..until]);
         }
     }
 }
@@ -364,7 +368,7 @@ impl FlashFile for SimFile {
     fn forget_cached(&self) {
         self.with(|content| {
             for (page, old) in std::mem::take(&mut content.lost) {
-                content.take_back(page, &old, 0);
+                content.take_back(page, &old, 0..PAGE);
             }
         });
     }

@@ -151,4 +151,9 @@ mod planted {
     fn a_delivery_that_is_forgotten_is_made_twice() {
         find_planted("EDGEREC_PLANT_FORGET_DELIVERY", &["is delivered twice"]);
     }
+
+    #[test]
+    fn media_that_is_dropped_without_a_word_is_missed() {
+        find_planted("EDGEREC_PLANT_NO_GAP", &["is in no gap of"]);
+    }
 }
