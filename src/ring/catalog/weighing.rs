@@ -73,8 +73,8 @@ impl CatalogState {
     fn weigh_what_changed(&mut self) -> rusqlite::Result<()> {
         let kinds = self.upload_order.kinds;
         if self.weighed.kinds != Some(kinds) {
-            self.weighed = Weighed { slots: HashMap::new(), kinds: Some(kinds) };
             self.touch_all()?;
+            self.weighed = Weighed { slots: HashMap::new(), kinds: Some(kinds) };
         }
         let changed = self.touched_slots()?;
         for (slot, seen) in changed {
