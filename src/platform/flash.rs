@@ -49,7 +49,8 @@ pub trait FlashFile: Send + Sync {
     fn write_all_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes the file's data durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
-    /// Brings what was written to the device, whose cache may still hold it (`sync_file_range`).
+    /// Brings what was written to the device, whose cache may still hold it (`sync_file_range`), so that what
+    /// makes it durable has less to do; nothing where the system has no such call.
     fn write_out(&self) -> io::Result<()>;
     /// Makes everything written to the file's whole file system durable (`syncfs`).
     fn sync_file_system(&self) -> io::Result<()>;
@@ -227,7 +228,10 @@ impl FlashFile for SystemFile {
     fn write_out(&self) -> io::Result<()> {
         // SAFETY: takes numbers only, and the file is open.
         let result = unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 0, WRITE_AND_WAIT) };
-        Errno::result(result).map(drop).map_err(io::Error::from)
+        match Errno::result(result) {
+            Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn sync_file_system(&self) -> io::Result<()> {
