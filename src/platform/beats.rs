@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// From one beat to the next: a picture, at the usual rates.
-pub const BEAT: Duration = Duration::from_millis(40);
+const BEAT: Duration = Duration::from_millis(40);
 /// So many bytes are read before the next beat. Half of the smallest window that the kernel begins with.
 const WAITING_BYTES_MAX: c_int = 32 << 10;
 

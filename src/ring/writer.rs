@@ -467,6 +467,7 @@ impl Writer {
         if !self.dirty || planted::is_planted("EDGEREC_PLANT_NO_SYNC") {
             return Ok(());
         }
+        // One commit of the file system's journal is enough then.
         let written_out =
             self.open.values().filter(|open| open.dirty).try_for_each(|open| open.file.write_out());
         self.lanes.meters.count_sync(written_out.and_then(|()| match self.open.values().next() {
