@@ -27,7 +27,6 @@ fn explained(edge: &EdgeBox) -> Value {
     serde_json::from_str(row.trim()).expect("a row of explain is JSON")
 }
 
-/// The value of a line of the metrics.
 #[test]
 fn a_stream_is_told_how_long_it_is_kept_at_its_rate() {
     let broker = Broker::start();

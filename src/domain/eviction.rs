@@ -243,8 +243,11 @@ mod tests {
                     prop_assert!(view.expires_at.expect("limit") <= now.expect("trusted"));
                 }
             }
-            prop_assert!(planned.is_sorted_by_key(|(_, reason)| *reason));
-            // All leave that may.
+            prop_assert!(planned.is_sorted_by_key(|(slot, why)| (*why, rank(&find(*slot), now))));
+            // All leave that may, each once.
+            let mut slots: Vec<_> = planned.iter().map(|(slot, _)| *slot).collect();
+            slots.sort();
+            prop_assert!(slots.is_sorted_by(|a, b| a < b));
             prop_assert_eq!(planned.len(), snapshot.iter().filter(|view| may_leave(view)).count());
         }
     }

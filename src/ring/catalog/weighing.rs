@@ -26,6 +26,10 @@ CREATE TEMP TRIGGER span_changes AFTER UPDATE OF file, slot, generation ON span 
     INSERT OR IGNORE INTO touched VALUES (old.slot), (new.slot); END;
 CREATE TEMP TRIGGER span_out AFTER DELETE ON span BEGIN
     INSERT OR IGNORE INTO touched VALUES (old.slot); END;
+CREATE TEMP TRIGGER segment_in AFTER INSERT ON segment BEGIN
+    INSERT OR IGNORE INTO touched VALUES (new.slot); END;
+CREATE TEMP TRIGGER segment_out AFTER DELETE ON segment BEGIN
+    INSERT OR IGNORE INTO touched VALUES (old.slot); END;
 CREATE TEMP TRIGGER file_in AFTER INSERT ON file BEGIN
     INSERT OR IGNORE INTO touched SELECT slot FROM span WHERE file = new.id; END;
 CREATE TEMP TRIGGER file_changes AFTER UPDATE OF state, priority, storage_s, trusted, end_ms ON file
@@ -209,6 +213,11 @@ mod tests {
             "DELETE FROM span",
             "INSERT INTO span VALUES (1, 0, 3, 1, 0, 0, 4096, 0)",
             "DELETE FROM file",
+            "INSERT INTO session (id, stream, boot_id, began_boot_ms, began_ms, trusted, protocol, query)
+             VALUES (1, 5, x'01', 0, 0, 1, 'rtmp', '');
+             INSERT INTO segment (slot, start, generation, session, media, end, first_sequence,
+             first_ms, last_ms) VALUES (3, 0, 1, 1, 0, 0, 0, 0, 0)",
+            "DELETE FROM segment",
             "UPDATE slot SET state = 0 WHERE slot = 3",
         ] {
             let before = state.weighed.slots.clone();
